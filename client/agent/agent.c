@@ -1,0 +1,566 @@
+/*
+ * agent: the part of EDM inside the program.
+ *
+ * Preloaded; its constructor runs before the program's own code, hands a userfaultfd to the pager
+ * and starts one thread, which from then on runs memory system calls on the pager's command: the
+ * kernel allows UFFDIO_MOVE and madvise(MADV_DONTNEED) only from inside.
+ *
+ * Rules of this file:
+ *  - No libc: not malloc, not stdio, not errno, not even memcpy. The thread has no thread-local
+ *    storage of its own (it sees the main thread's, which may be managed memory), so nothing here
+ *    may touch it; the object is built freestanding, without stack protector.
+ *  - The thread touches only its stack (shared mapping), the gate, the hold and the pool: none of
+ *    these is managed, so it never waits for a page of its own program.
+ *  - The thread has a descriptor table of its own (clone without CLONE_FILES). The program's
+ *    descriptors are untouched: nothing to close by mistake, and nothing of the program's is kept
+ *    open by us.
+ */
+#include "agent_proto.h"
+#include "../kernel_abi.h"
+
+#include <asm/unistd.h>
+#include <linux/errno.h>
+#include <linux/futex.h>
+#include <linux/mman.h>
+#include <linux/sched.h>
+#include <linux/userfaultfd.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef __x86_64__
+#error "the agent's system call stubs are written for x86_64 only"
+#endif
+
+enum {
+    PAGE = AGENT_PAGE_BYTES,
+    STACK_BYTES = 64 * 1024,
+    AREA_BYTES = AGENT_BATCH_PAGES * PAGE,
+    OPEN_CLOEXEC = 02000000,
+    SOCKET_UNIX = 1,
+    SOCKET_SEQPACKET_CLOEXEC = 5 | OPEN_CLOEXEC,
+    MESSAGE_NOSIGNAL = 0x4000,
+    MESSAGE_CMSG_CLOEXEC = 0x40000000,
+    LEVEL_SOCKET = 1,
+    CONTROL_RIGHTS = 1,
+    SIGNAL_KILL = 9,
+};
+
+extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+extern const char _end[] __attribute__((visibility("hidden")));
+
+/* ---- system calls ---- */
+
+static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
+{
+    long ret;
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    __asm__ volatile("syscall"
+                     : "=a"(ret)
+                     : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return ret;
+}
+
+static inline long sys3(long n, long a, long b, long c)
+{
+    return sys6(n, a, b, c, 0, 0, 0);
+}
+
+/* Starts FN(ARG) on the stack that ends at STACK_TOP. Returns the thread id or -errno. */
+static long spawn(unsigned long flags, void *stack_top, void (*fn)(void *), void *arg)
+{
+    void **top = stack_top;
+    *--top = (void *)fn;
+    *--top = arg;
+    long ret;
+    register long r10 __asm__("r10") = 0;
+    register long r8 __asm__("r8") = 0;
+    __asm__ volatile("syscall\n\t"
+                     "testq %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "xorl %%ebp, %%ebp\n\t"
+                     "popq %%rdi\n\t"
+                     "popq %%rax\n\t"
+                     "callq *%%rax\n\t"
+                     "hlt\n"
+                     "1:"
+                     : "=a"(ret)
+                     : "a"(__NR_clone), "D"(flags), "S"(top), "d"(0), "r"(r10), "r"(r8)
+                     : "rcx", "r11", "memory");
+    return ret;
+}
+
+static long map(long len_bytes, long flags, long fd)
+{
+    return sys6(__NR_mmap, 0, len_bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+}
+
+static void clear(void *at, unsigned long len_bytes)
+{
+    __asm__ volatile("rep stosb" : "+D"(at), "+c"(len_bytes) : "a"(0) : "memory");
+}
+
+static void copy(void *to, const void *from, unsigned long len_bytes)
+{
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(len_bytes) : : "memory");
+}
+
+/* A word that is 0 until somebody sets it. */
+static void set_word(int *word, int value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+    sys3(__NR_futex, (long)word, FUTEX_WAKE, 1);
+}
+
+static int wait_word(int *word)
+{
+    int value;
+    while ((value = __atomic_load_n(word, __ATOMIC_ACQUIRE)) == 0)
+        sys6(__NR_futex, (long)word, FUTEX_WAIT, 0, 0, 0, 0);
+    return value;
+}
+
+/* ---- messages ---- */
+
+struct io_vector {
+    void *base;
+    unsigned long len_bytes;
+};
+
+struct message_header {             /* struct msghdr of the kernel */
+    void *name;
+    int name_len;
+    struct io_vector *vectors;
+    unsigned long nvectors;
+    void *control;
+    unsigned long control_len;
+    unsigned int flags;
+};
+
+struct control_fds {                /* struct cmsghdr with room for two descriptors */
+    unsigned long len;
+    int level;
+    int type;
+    int fds[2];
+};
+
+enum { CONTROL_HEADER_BYTES = 16 };
+
+static int receive_fds(int sock, void *to, unsigned long len_bytes, int fds[2])
+{
+    struct io_vector vector = {to, len_bytes};
+    struct control_fds control;
+    clear(&control, sizeof control);
+    struct message_header header;
+    clear(&header, sizeof header);
+    header.vectors = &vector;
+    header.nvectors = 1;
+    header.control = &control;
+    header.control_len = sizeof control;
+    fds[0] = fds[1] = -1;
+    long got = sys3(__NR_recvmsg, sock, (long)&header, MESSAGE_CMSG_CLOEXEC);
+    if (got != (long)len_bytes)
+        return got < 0 ? (int)got : -EPROTO;
+    if (header.control_len >= CONTROL_HEADER_BYTES && control.type == CONTROL_RIGHTS) {
+        unsigned long nfds = (control.len - CONTROL_HEADER_BYTES) / sizeof(int);
+        for (unsigned long i = 0; i < nfds && i < 2; i++)
+            fds[i] = control.fds[i];
+    }
+    return 0;
+}
+
+static int send_fds(int sock, void *from, unsigned long len_bytes, const int *fds, int nfds)
+{
+    struct io_vector vector = {from, len_bytes};
+    struct control_fds control;
+    clear(&control, sizeof control);
+    struct message_header header;
+    clear(&header, sizeof header);
+    header.vectors = &vector;
+    header.nvectors = 1;
+    if (nfds > 0) {
+        control.len = CONTROL_HEADER_BYTES + (unsigned long)nfds * sizeof(int);
+        control.level = LEVEL_SOCKET;
+        control.type = CONTROL_RIGHTS;
+        for (int i = 0; i < nfds; i++)
+            control.fds[i] = fds[i];
+        header.control = &control;
+        header.control_len = sizeof control;
+    }
+    long sent = sys3(__NR_sendmsg, sock, (long)&header, MESSAGE_NOSIGNAL);
+    return sent == (long)len_bytes ? 0 : sent < 0 ? (int)sent : -EPROTO;
+}
+
+/* ---- the thread ---- */
+
+/* Lives on the thread's stack mapping, below its top. */
+struct agent {
+    int sock, uffd, hold_uffd;
+    int saved;                      /* futex: the thread has its own descriptors in place */
+    int verdict;                    /* futex: enum agent_verdict, once the pager has given it */
+    char *gate, *hold, *pool;
+    struct agent_command command;
+    struct agent_result result;
+};
+
+static void end_program(void)
+{
+    long pid = sys3(__NR_getpid, 0, 0, 0);
+    sys3(__NR_kill, pid, SIGNAL_KILL, 0);
+    for (;;)
+        sys3(__NR_exit_group, 137, 0, 0);
+}
+
+/* Moves NPAGES pages and says in STATUS what became of each. A page that cannot be moved is passed
+ * over; EAGAIN (the program's mappings are changing) ends the attempt for all that follow. */
+static void move_run(int uffd, char *to, uint64_t from, uint64_t npages, uint8_t *status)
+{
+    uint64_t done = 0;
+    while (done < npages) {
+        struct kuffd_move move = {
+            .dst = (uint64_t)to + done * PAGE,
+            .src = from + done * PAGE,
+            .len = (npages - done) * PAGE,
+        };
+        long err = sys3(__NR_ioctl, uffd, (long)KUFFD_IOCTL_MOVE, (long)&move);
+        /* The count can be short, zero or a negative errno: trust only what is positive. */
+        uint64_t moved = move.move > 0 ? (uint64_t)move.move / PAGE : 0;
+        if (err == 0)
+            moved = npages - done;
+        for (uint64_t i = 0; i < moved; i++)
+            status[done + i] = 0;
+        done += moved;
+        if (done == npages)
+            break;
+        if (err == -EAGAIN && moved > 0)
+            continue;
+        uint8_t why = err < 0 ? (uint8_t)-err : EIO;
+        if (why == EAGAIN) {
+            for (; done < npages; done++)
+                status[done] = EAGAIN;
+            break;
+        }
+        status[done++] = why;
+    }
+}
+
+/* From the gate into the hold. Nobody but us knows these pages, so EAGAIN (the kernel has a page
+ * locked for the moment) is waited out. */
+static void move_to_hold(struct agent *agent, uint32_t first, uint32_t npages)
+{
+    uint32_t done = 0;
+    while (done < npages) {
+        struct kuffd_move move = {
+            .dst = (uint64_t)agent->hold + (uint64_t)(first + done) * PAGE,
+            .src = (uint64_t)agent->gate + (uint64_t)(first + done) * PAGE,
+            .len = (uint64_t)(npages - done) * PAGE,
+        };
+        long err = sys3(__NR_ioctl, agent->hold_uffd, (long)KUFFD_IOCTL_MOVE, (long)&move);
+        if (err == 0)
+            break;
+        if (move.move > 0) {
+            done += (uint32_t)(move.move / PAGE);
+        } else if (err == -EAGAIN) {
+            sys3(__NR_sched_yield, 0, 0, 0);
+        } else {
+            /* Cannot be moved: read it where it is and clear it there. That raises an event the
+             * pager has to read, which it does: its wait for MOVED is over. */
+            copy(agent->hold + (uint64_t)(first + done) * PAGE,
+                 agent->gate + (uint64_t)(first + done) * PAGE, PAGE);
+            sys3(__NR_madvise, (long)(agent->gate + (uint64_t)(first + done) * PAGE), PAGE,
+                 MADV_DONTNEED);
+            done++;
+        }
+    }
+}
+
+static void reply(struct agent *agent, uint32_t op)
+{
+    agent->result.op = op;
+    agent->result.batch = agent->command.batch;
+    if (send_fds(agent->sock, &agent->result, sizeof agent->result, NULL, 0) != 0)
+        end_program();
+}
+
+static void evict(struct agent *agent)
+{
+    const struct agent_command *command = &agent->command;
+    uint8_t *status = agent->result.status;
+    uint32_t total = 0;
+    int again = 0;
+    for (uint32_t r = 0; r < command->nruns; r++) {
+        uint32_t npages = (uint32_t)command->runs[r].npages;
+        if (total + npages > AGENT_BATCH_PAGES)
+            end_program();
+        if (again) {
+            for (uint32_t i = 0; i < npages; i++)
+                status[total + i] = EAGAIN;
+        } else {
+            move_run(agent->uffd, agent->gate + (uint64_t)total * PAGE, command->runs[r].addr,
+                     npages, status + total);
+            again = status[total + npages - 1] == EAGAIN;
+        }
+        total += npages;
+    }
+    reply(agent, AGENT_MOVED);
+
+    for (uint32_t i = 0; i < total;) {
+        if (status[i] != 0) {
+            i++;
+            continue;
+        }
+        uint32_t end = i + 1;
+        while (end < total && status[end] == 0)
+            end++;
+        move_to_hold(agent, i, end - i);
+        copy(agent->pool + ((uint64_t)command->batch * AGENT_BATCH_PAGES + i) * PAGE,
+             agent->hold + (uint64_t)i * PAGE, (uint64_t)(end - i) * PAGE);
+        i = end;
+    }
+    sys3(__NR_madvise, (long)agent->hold, (long)total * PAGE, MADV_DONTNEED);
+    reply(agent, AGENT_COPIED);
+}
+
+/* After a fork the pages are shared with the child and cannot be moved. Writing to them, which is
+ * what this amounts to, makes them the program's own again. */
+static void populate(struct agent *agent)
+{
+    const struct agent_command *command = &agent->command;
+    for (uint32_t r = 0; r < command->nruns; r++)
+        sys3(__NR_madvise, (long)command->runs[r].addr, (long)command->runs[r].npages * PAGE,
+             MADV_POPULATE_WRITE);
+    reply(agent, AGENT_POPULATED);
+}
+
+static void serve(void *arg)
+{
+    struct agent *agent = arg;
+    /* This thread's own table: keep three descriptors, drop everything of the program's. They go to
+     * the top first, so that none of the low numbers is overwritten before it was copied. */
+    int high[3];
+    const int wanted[3] = {agent->sock, agent->uffd, agent->hold_uffd};
+    for (int i = 0; i < 3; i++)
+        high[i] = (int)sys3(__NR_fcntl, wanted[i], 1030 /* F_DUPFD_CLOEXEC */, 3);
+    for (int i = 0; i < 3; i++)
+        sys3(__NR_dup3, high[i], i, OPEN_CLOEXEC);
+    sys3(__NR_close_range, 3, ~0U, 0);
+    agent->sock = 0;
+    agent->uffd = 1;
+    agent->hold_uffd = 2;
+    set_word(&agent->saved, 1);
+    if (wait_word(&agent->verdict) != AGENT_MANAGE)
+        sys3(__NR_exit, 0, 0, 0);
+
+    for (;;) {
+        long got = sys6(__NR_recvfrom, agent->sock, (long)&agent->command, sizeof agent->command, 0,
+                        0, 0);
+        if (got == -EINTR)
+            continue;
+        if (got < (long)offsetof(struct agent_command, runs))
+            end_program();
+        if (agent->command.op == AGENT_EVICT)
+            evict(agent);
+        else if (agent->command.op == AGENT_POPULATE)
+            populate(agent);
+        else
+            end_program();
+    }
+}
+
+/* ---- start ---- */
+
+static const char *find_env(char **envp, const char *name)
+{
+    for (; envp && *envp; envp++) {
+        const char *at = *envp;
+        const char *want = name;
+        while (*want && *at == *want) {
+            at++;
+            want++;
+        }
+        if (!*want && *at == '=')
+            return at + 1;
+    }
+    return NULL;
+}
+
+static int connect_pager(const char *path)
+{
+    struct {
+        unsigned short family;
+        char path[108];
+    } address;
+    clear(&address, sizeof address);
+    address.family = SOCKET_UNIX;
+    for (unsigned i = 0; path[i]; i++) {
+        if (i >= sizeof address.path - 1)
+            return -ENAMETOOLONG;
+        address.path[i] = path[i];
+    }
+    long sock = sys3(__NR_socket, SOCKET_UNIX, SOCKET_SEQPACKET_CLOEXEC, 0);
+    if (sock < 0)
+        return (int)sock;
+    long err;
+    do {
+        err = sys3(__NR_connect, sock, (long)&address, sizeof address);
+    } while (err == -EINTR);
+    if (err < 0) {
+        sys3(__NR_close, sock, 0, 0);
+        return (int)err;
+    }
+    return (int)sock;
+}
+
+static int open_uffd(int device)
+{
+    long fd = -EPERM;
+    if (device >= 0)
+        fd = sys3(__NR_ioctl, device, KUFFD_IOCTL_NEW, OPEN_CLOEXEC);
+    if (fd < 0)
+        fd = sys3(__NR_userfaultfd, OPEN_CLOEXEC, 0, 0);
+    return (int)fd;
+}
+
+static int is_map_error(long address)
+{
+    return address < 0 && address > -4096;
+}
+
+static void name_step(struct agent_ready *ready, const char *step, long err)
+{
+    ready->error = (int32_t)-err;
+    for (int i = 0; i < (int)sizeof ready->step - 1 && step[i]; i++)
+        ready->step[i] = step[i];
+}
+
+/* Makes the mappings the thread works with. NULL when one fails; READY then says which. */
+static struct agent *make_areas(uint64_t pool_bytes, int pool_fd, struct agent_ready *ready)
+{
+    /* Shared mappings are left alone by the pager whatever else happens. */
+    long stack = map(STACK_BYTES, MAP_SHARED | MAP_ANONYMOUS, -1);
+    long areas = map(2 * AREA_BYTES, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+    long pool = map((long)pool_bytes, MAP_SHARED, pool_fd);
+    if (is_map_error(stack) || is_map_error(areas) || is_map_error(pool)) {
+        long err = is_map_error(stack) ? stack : is_map_error(areas) ? areas : pool;
+        name_step(ready, is_map_error(pool) ? "mmap of the pool" : "mmap", err);
+        return NULL;
+    }
+    sys3(__NR_madvise, areas, 2 * AREA_BYTES, MADV_NOHUGEPAGE);
+    sys3(__NR_madvise, areas, 2 * AREA_BYTES, MADV_DONTFORK);
+    sys3(__NR_madvise, pool, (long)pool_bytes, MADV_DONTFORK);
+    struct agent *agent = (struct agent *)stack; /* fresh, hence zero; the stack grows down to it */
+    agent->gate = (char *)areas;
+    agent->hold = (char *)areas + AREA_BYTES;
+    agent->pool = (char *)pool;
+    ready->gate = (uint64_t)agent->gate;
+    ready->hold = (uint64_t)agent->hold;
+    ready->own[0] = (struct agent_range){(uint64_t)__ehdr_start, (uint64_t)_end};
+    ready->own[1] = (struct agent_range){(uint64_t)stack, (uint64_t)stack + STACK_BYTES};
+    ready->own[2] = (struct agent_range){(uint64_t)areas, (uint64_t)areas + 2 * AREA_BYTES};
+    ready->own[3] = (struct agent_range){(uint64_t)pool, (uint64_t)pool + pool_bytes};
+    return agent;
+}
+
+/* ---- forks, where the kernel does not tell the pager of them ---- */
+
+/* glibc's and musl's way to run something around fork(); in the program's own thread. */
+extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *)
+    __attribute__((weak, visibility("default")));
+
+static int fork_connection = -1;
+static char fork_path[108];
+
+static void before_fork(void)
+{
+    int sock = connect_pager(fork_path);
+    struct agent_hello hello = {AGENT_MAGIC, sizeof(struct agent_command), 1};
+    struct agent_go go;
+    int none[2];
+    if (sock < 0 || send_fds(sock, &hello, sizeof hello, NULL, 0) != 0 ||
+        receive_fds(sock, &go, sizeof go, none) != 0)
+        end_program();              /* a child would read zeros */
+    fork_connection = sock;
+}
+
+static void after_fork(void)
+{
+    sys3(__NR_close, fork_connection, 0, 0);
+}
+
+static long start_thread(struct agent *agent)
+{
+    uint64_t all_signals = ~0ULL;
+    uint64_t old_signals = 0;
+    /* The thread must never run a signal handler of the program's. */
+    sys6(__NR_rt_sigprocmask, 0 /* SIG_BLOCK */, (long)&all_signals, (long)&old_signals, 8, 0, 0);
+    long tid = spawn(CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
+                     (char *)agent + STACK_BYTES, serve, agent);
+    sys6(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, (long)&old_signals, 0, 8, 0, 0);
+    if (tid > 0)
+        wait_word(&agent->saved);
+    return tid;
+}
+
+/* Everything between welcome and go. The thread got a copy of the descriptors: all of them here
+ * are closed again, whatever comes of it. */
+static void join_pager(int sock, const struct agent_welcome *welcome, const int given[2])
+{
+    struct agent_ready ready;
+    clear(&ready, sizeof ready);
+    struct agent *agent = NULL;
+    int device = welcome->has_device ? given[1] : -1;
+    int uffds[2] = {open_uffd(device), -1};
+    if (uffds[0] >= 0)
+        uffds[1] = open_uffd(device);
+    if (uffds[0] < 0 || uffds[1] < 0)
+        name_step(&ready, "userfaultfd", uffds[0] < 0 ? uffds[0] : uffds[1]);
+    else
+        agent = make_areas(welcome->pool_bytes, given[0], &ready);
+    if (agent) {
+        agent->sock = sock;
+        agent->uffd = uffds[0];
+        agent->hold_uffd = uffds[1];
+        long tid = start_thread(agent);
+        ready.tid = (int32_t)tid;
+        if (tid < 0)
+            name_step(&ready, "clone", tid);
+    }
+    struct agent_go go = {AGENT_LEAVE_ALONE, 0};
+    int none[2];
+    if (send_fds(sock, &ready, sizeof ready, uffds, ready.error == 0 ? 2 : 0) != 0 ||
+        receive_fds(sock, &go, sizeof go, none) != 0)
+        end_program();
+    if (agent && ready.error == 0)
+        set_word(&agent->verdict, (int)go.verdict);
+    if (go.watch_forks && __register_atfork)
+        __register_atfork(before_fork, after_fork, after_fork, NULL);
+    for (int i = 0; i < 2; i++)
+        if (uffds[i] >= 0)
+            sys3(__NR_close, uffds[i], 0, 0);
+}
+
+__attribute__((constructor)) static void agent_start(int argc, char **argv, char **envp)
+{
+    (void)argc;
+    (void)argv;
+    const char *path = find_env(envp, "EDM_AGENT");
+    if (!path)
+        return;
+    for (unsigned i = 0; path[i] && i < sizeof fork_path - 1; i++)
+        fork_path[i] = path[i];
+    int sock = connect_pager(path);
+    if (sock < 0)
+        return;                     /* the pager notices that nobody came, and says so */
+    struct agent_hello hello = {AGENT_MAGIC, sizeof(struct agent_command), 0};
+    struct agent_welcome welcome = {AGENT_LEAVE_ALONE, 0, 0};
+    int given[2] = {-1, -1};
+    if (send_fds(sock, &hello, sizeof hello, NULL, 0) == 0 &&
+        receive_fds(sock, &welcome, sizeof welcome, given) == 0 && welcome.verdict == AGENT_MANAGE)
+        join_pager(sock, &welcome, given);
+    for (int i = 0; i < 2; i++)
+        if (given[i] >= 0)
+            sys3(__NR_close, given[i], 0, 0);
+    sys3(__NR_close, sock, 0, 0);
+}

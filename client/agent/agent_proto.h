@@ -1,0 +1,99 @@
+/*
+ * agent_proto: what the agent inside the program and the pager outside say to each other.
+ *
+ * A SOCK_SEQPACKET Unix socket, one structure a message, both ends from the same binary (so the
+ * layout is the compiler's). The pager listens on the path in the environment variable EDM_AGENT.
+ *
+ *   agent                                   pager
+ *   hello                          ->
+ *                                  <-       welcome (+ pool memfd [, /dev/userfaultfd])
+ *   ready (+ uffd, hold uffd)      ->
+ *                                  <-       go
+ *   then, the pager asking:        <-       command EVICT
+ *   moved, copied                  ->
+ *                                  <-       command POPULATE
+ *   populated                      ->
+ *
+ * A thread about to fork, if watch_forks was set, connects anew, says hello with about_to_fork and
+ * waits for go; the connection is closed when the fork is done.
+ *
+ * When either end hangs up the other is gone: the pager takes a hang-up as exec or exit, the agent
+ * takes it as the death of the pager and ends the program (which must not run on without it).
+ */
+#ifndef EDM_CLIENT_AGENT_AGENT_PROTO_H
+#define EDM_CLIENT_AGENT_AGENT_PROTO_H
+
+#include <stdint.h>
+
+enum {
+    AGENT_MAGIC = 0x45444d31,       /* "EDM1" */
+    AGENT_BATCH_PAGES = 128,        /* pages in one EVICT, and in one batch of the pool */
+    AGENT_PAGE_BYTES = 4096,
+};
+
+enum agent_verdict {
+    AGENT_MANAGE = 1,               /* this process is to be managed */
+    AGENT_LEAVE_ALONE = 2,          /* go on natively */
+};
+
+enum agent_op {
+    AGENT_EVICT = 1,                /* pages -> pool; answered by MOVED, then COPIED */
+    AGENT_POPULATE = 2,             /* make pages exclusive again; answered by POPULATED */
+    AGENT_MOVED = 3,
+    AGENT_COPIED = 4,
+    AGENT_POPULATED = 5,
+};
+
+struct agent_hello {
+    uint32_t magic;
+    uint32_t bytes;                 /* sizeof(struct agent_command), as a check on the layout */
+    uint32_t about_to_fork;         /* not a new image: a thread of the program asks to fork */
+};
+
+struct agent_welcome {
+    uint32_t verdict;
+    uint32_t has_device;            /* the second descriptor is /dev/userfaultfd */
+    uint64_t pool_bytes;
+};
+
+struct agent_range {
+    uint64_t start, end;            /* addresses */
+};
+
+enum { AGENT_OWN_RANGES = 5 };
+
+struct agent_ready {
+    int32_t error;                  /* 0, or the errno of the step that failed */
+    int32_t tid;                    /* of the agent's thread */
+    char step[32];                  /* which one, for the log */
+    uint64_t gate;                  /* AGENT_BATCH_PAGES pages, to be registered on the uffd */
+    uint64_t hold;                  /* AGENT_BATCH_PAGES pages, to be registered on the hold uffd */
+    struct agent_range own[AGENT_OWN_RANGES];   /* never to be managed */
+};
+
+struct agent_go {
+    uint32_t verdict;
+    uint32_t watch_forks;           /* the kernel does not report forks: ask before each */
+};
+
+struct agent_run {
+    uint64_t addr;
+    uint64_t npages;
+};
+
+struct agent_command {
+    uint32_t op;
+    uint32_t batch;                 /* EVICT: which batch of the pool the bytes go to */
+    uint32_t nruns;
+    uint32_t unused;
+    struct agent_run runs[AGENT_BATCH_PAGES];   /* together at most AGENT_BATCH_PAGES pages */
+};
+
+/* One byte for each page, in the order of the runs: 0, or the errno that kept it where it was. */
+struct agent_result {
+    uint32_t op;
+    uint32_t batch;
+    uint8_t status[AGENT_BATCH_PAGES];
+};
+
+#endif

@@ -1,0 +1,14 @@
+/*
+ * agent_image: the agent's shared object, as it lies in this binary.
+ *
+ * Thread: any; constant data.
+ */
+#ifndef EDM_CLIENT_AGENT_IMAGE_H
+#define EDM_CLIENT_AGENT_IMAGE_H
+
+#include <stddef.h>
+
+extern const char agent_image[];
+size_t agent_image_bytes(void);
+
+#endif

@@ -1,0 +1,390 @@
+#include "client.h"
+
+#include "guard.h"
+#include "pager.h"
+#include "private_dms.h"
+#include "program.h"
+#include "run_dir.h"
+#include "stats.h"
+#include "uffd.h"
+#include "../ini/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <zmq.h>
+
+enum {
+    FAILED = 125,
+    CANNOT_RUN = 126,
+    POLL_MS = 200,
+    AGENT_GRACE_US = 1000000,       /* how long an image may be without an agent before we look */
+    AGENT_PATIENCE_US = 15000000,   /* and before we give up */
+    REMOVE_MS = 5000,
+    DMS_STARTS_MOST = 10,
+};
+
+struct run {
+    const struct client_config *config;
+    const char *self;
+    char region[WIRE_MAX_NAME_BYTES + 1];
+    char path[PATH_MAX];
+    struct run_dir dir;
+    int device_fd, guard_fd, signal_fd, error_fd;
+    pid_t guard, program;
+    struct private_dms dms;
+    char *endpoints[1];             /* the private DMS's */
+    void *zmq;
+    struct shard_set set;
+    struct pager *pager;
+    bool program_ended, failed;
+    int exit_code;
+    uint64_t begun_us, stats_due_us, present_us;
+};
+
+/* Signals that are passed on to the program. */
+static const int passed_on[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGALRM};
+
+static int open_signals(struct run *run)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++)
+        sigaddset(&set, passed_on[i]);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return run->signal_fd < 0 ? -errno : 0;
+}
+
+static void name_region(struct run *run)
+{
+    if (run->config->region) {
+        snprintf(run->region, sizeof run->region, "%s", run->config->region);
+        return;
+    }
+    char host[33] = "host";
+    gethostname(host, sizeof host - 1);
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof random, 0) != sizeof random)
+        random = (uint32_t)rpc_now_us();
+    snprintf(run->region, sizeof run->region, "%s-%d-%08x", host, (int)getpid(), random);
+}
+
+/* ---- start ---- */
+
+static int open_store(struct run *run, char *why, size_t why_cap)
+{
+    run->set.wait_ms = run->config->wait_s * 1000;
+    run->set.endpoints = run->config->dms;
+    run->set.nshards = (uint32_t)run->config->ndms;
+    if (run->config->ndms == 0) {
+        int err = private_dms_start(&run->dms, run->self, run->dir.path, run->guard_fd);
+        if (err) {
+            snprintf(why, why_cap, "cannot start the private DMS: %s", strerror(-err));
+            return err;
+        }
+        run->endpoints[0] = run->dms.endpoint;
+        run->set.endpoints = run->endpoints;
+        run->set.nshards = 1;
+    }
+    run->zmq = zmq_ctx_new();
+    if (!run->zmq) {
+        snprintf(why, why_cap, "cannot start ZeroMQ: %s", strerror(errno));
+        return -errno;
+    }
+    run->set.zmq = run->zmq;
+    int err = shard_set_open(&run->set, run->region, run->signal_fd, why, why_cap);
+    if (err == -EINTR && run->dms.pid > 0 && waitpid(run->dms.pid, NULL, WNOHANG) == run->dms.pid) {
+        char words[512];
+        private_dms_last_words(&run->dms, words, sizeof words);
+        snprintf(why, why_cap, "the private DMS ended at once: %s", words);
+    } else if (err == -EINTR) {
+        snprintf(why, why_cap, "interrupted before the program was started");
+    }
+    return err;
+}
+
+static int open_pager(struct run *run)
+{
+    struct pager_config config = {
+        .local_bytes = run->config->local_bytes,
+        .low_threshold = run->config->low_threshold,
+        .high_threshold = run->config->high_threshold,
+        .start_addr = run->config->start_addr,
+        .end_addr = run->config->end_addr,
+        .listen_fd = run->dir.listen_fd,
+        .device_fd = run->device_fd,
+        .guard_fd = run->guard_fd,
+    };
+    return pager_new(&run->pager, &config, &run->set);
+}
+
+static int start_program(struct run *run)
+{
+    int go[2];
+    if (pipe2(go, O_CLOEXEC))
+        return -errno;
+    pid_t pid = program_start(run->path, run->config->argv, run->dir.agent, run->dir.socket, go[0],
+                              &run->error_fd);
+    close(go[0]);
+    if (pid > 0) {
+        run->program = pid;
+        pager_set_program(run->pager, pid);
+        guard_end_with_us(run->guard_fd, pid);
+        if (write(go[1], "g", 1) != 1)
+            log_warn("Client", "cannot let the program go: %s", strerror(errno));
+    }
+    close(go[1]);
+    return pid < 0 ? pid : 0;
+}
+
+/* ---- while it runs ---- */
+
+static void write_stats(struct run *run, bool ended)
+{
+    if (!run->config->stats_path)
+        return;
+    static struct stats stats;
+    stats = (struct stats){
+        .program = run->config->argv[0],
+        .region = run->region,
+        .ended = ended,
+        .exit_status = run->exit_code,
+        .wall_s = (double)(rpc_now_us() - run->begun_us) / 1e6,
+        .local_limit_bytes = run->config->local_bytes,
+        .nshards = run->set.nshards,
+    };
+    pager_counters(run->pager, &stats.pager);
+    stats.write_back = pager_write_back_counters(run->pager);
+    int err = stats_write(&stats, run->config->stats_path);
+    if (err)
+        log_error("Client", "cannot write %s: %s", run->config->stats_path, strerror(-err));
+}
+
+static void end_program(struct run *run, int code)
+{
+    if (run->failed)
+        return;
+    run->failed = true;
+    run->exit_code = code;
+    kill(run->program, SIGKILL);
+}
+
+static void on_program_end(struct run *run, int status)
+{
+    run->program_ended = true;
+    if (run->failed)
+        return;
+    run->exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    int err = 0;
+    if (read(run->error_fd, &err, sizeof err) == (ssize_t)sizeof err) {
+        run->exit_code = err == ENOENT ? 127 : CANNOT_RUN;
+        log_fatal("Client", "%s: %s", run->path, strerror(err));
+    }
+}
+
+static void on_dms_end(struct run *run)
+{
+    run->dms.pid = 0;
+    char words[512];
+    private_dms_last_words(&run->dms, words, sizeof words);
+    if (run->dms.starts >= DMS_STARTS_MOST) {
+        log_fatal("Client", "the private DMS ends again and again: %s", words);
+        end_program(run, FAILED);
+        return;
+    }
+    log_error("Client", "the private DMS ended (%s): starting it again on its pages", words);
+    int err = private_dms_start(&run->dms, run->self, run->dir.path, run->guard_fd);
+    if (err) {
+        log_fatal("Client", "cannot start the private DMS: %s", strerror(-err));
+        end_program(run, FAILED);
+    }
+}
+
+static void reap(struct run *run)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == run->program)
+            on_program_end(run, status);
+        else if (pid == run->dms.pid)
+            on_dms_end(run);
+    }
+}
+
+static void take_signals(struct run *run)
+{
+    struct signalfd_siginfo info;
+    while (read(run->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (info.ssi_signo == SIGCHLD)
+            continue;
+        /* What the terminal sends goes to its whole foreground group: the program has it already. */
+        if (info.ssi_code == SI_KERNEL && getpgid(run->program) == getpgrp())
+            continue;
+        kill(run->program, (int)info.ssi_signo);
+    }
+    reap(run);
+}
+
+/* A program that runs without an agent would not be held to its budget. */
+static void watch_agent(struct run *run)
+{
+    bool present;
+    pager_images(run->pager, &present);
+    uint64_t now = rpc_now_us();
+    if (present || run->program_ended) {
+        run->present_us = now;
+        return;
+    }
+    if (now - run->present_us < AGENT_GRACE_US)
+        return;
+    char link[64], why[512], target[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/%d/exe", (int)run->program);
+    ssize_t len = readlink(link, target, sizeof target - 1);
+    if (len <= 0)
+        return;                     /* ending */
+    target[len] = 0;
+    if (program_check(link, why, sizeof why)) {
+        /* It says "/proc/PID/exe: ..."; the name is more use. */
+        const char *colon = strchr(why, ':');
+        log_fatal("Client", "%s%s", target, colon ? colon : "");
+        end_program(run, CANNOT_RUN);
+    } else if (now - run->present_us > AGENT_PATIENCE_US) {
+        log_fatal("Client", "%s runs without EDM's agent and cannot be managed: is LD_PRELOAD or "
+                  "EDM_AGENT taken out of its environment?", target);
+        end_program(run, FAILED);
+    }
+}
+
+static int until_next(const struct run *run)
+{
+    if (!run->config->stats_interval_ms)
+        return POLL_MS;
+    uint64_t now = rpc_now_us();
+    int due = run->stats_due_us <= now ? 0 : (int)((run->stats_due_us - now) / 1000 + 1);
+    return due < POLL_MS ? due : POLL_MS;
+}
+
+static void wait_for_program(struct run *run)
+{
+    while (!run->program_ended) {
+        struct pollfd fds[] = {{run->signal_fd, POLLIN, 0}, {pager_fd(run->pager), POLLIN, 0}};
+        if (poll(fds, 2, until_next(run)) < 0 && errno != EINTR)
+            log_error("Client", "poll: %s", strerror(errno));
+        take_signals(run);
+        if (pager_event(run->pager) == PAGER_FAILED)
+            end_program(run, FAILED);
+        watch_agent(run);
+        if (run->config->stats_interval_ms && rpc_now_us() >= run->stats_due_us) {
+            write_stats(run, false);
+            run->stats_due_us = rpc_now_us() + 1000ull * run->config->stats_interval_ms;
+        }
+    }
+}
+
+/* ---- the whole ---- */
+
+static int run_program(struct run *run)
+{
+    char why[1024];
+    int err = run_dir_fill(&run->dir, why, sizeof why);
+    if (!err)
+        err = open_store(run, why, sizeof why);
+    if (err) {
+        log_fatal("Client", "%s", why);
+        return FAILED;
+    }
+    err = open_pager(run);
+    if (err) {
+        log_fatal("Client", "cannot start the pager: %s", strerror(-err));
+        return FAILED;
+    }
+    log_info("Client", "region %s on %u shard%s, budget %llu MiB", run->region, run->set.nshards,
+             run->set.nshards == 1 ? "" : "s",
+             (unsigned long long)(run->config->local_bytes >> 20));
+    run->begun_us = run->present_us = rpc_now_us();
+    err = start_program(run);
+    if (err) {
+        log_fatal("Client", "cannot start %s: %s", run->path, strerror(-err));
+        return FAILED;
+    }
+    wait_for_program(run);
+    pager_stop(run->pager);
+    write_stats(run, true);
+    log_info("Client", "%s ended with %d after %.3f s", run->config->argv[0], run->exit_code,
+             (double)(rpc_now_us() - run->begun_us) / 1e6);
+    return run->exit_code;
+}
+
+static void close_store(struct run *run)
+{
+    /* A private DMS goes with its pages; elsewhere they have to be taken out. */
+    if (run->pager && run->config->ndms > 0) {
+        uint32_t confirmed = shard_set_remove_region(&run->set, REMOVE_MS);
+        if (confirmed < run->set.nshards)
+            log_warn("Client", "region %s could be removed from %u of %u shards only", run->region,
+                     confirmed, run->set.nshards);
+    }
+    pager_destroy(&run->pager);
+    if (run->zmq)
+        zmq_ctx_term(run->zmq);
+}
+
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+int client_run(const struct client_config *config, const char *self)
+{
+    static struct run run;
+    run = (struct run){.config = config, .self = self, .guard_fd = -1, .signal_fd = -1,
+                       .error_fd = -1, .exit_code = FAILED};
+    char why[1024];
+    run.device_fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    if (run.device_fd < 0)
+        run.device_fd = open("/dev/userfaultfd", O_RDONLY | O_CLOEXEC);
+    int code = FAILED;
+    int unfit = program_find(config->argv[0], run.path, why, sizeof why);
+    if (unfit) {
+        log_fatal("Client", "%s", why);
+        close_fd(run.device_fd);
+        return unfit;
+    }
+    name_region(&run);
+    if (uffd_check_machine(run.device_fd, why, sizeof why) ||
+        run_dir_make(&run.dir, why, sizeof why)) {
+        log_fatal("Client", "%s", why);
+        close_fd(run.device_fd);
+        return FAILED;
+    }
+    int err = guard_start(run.dir.path, &run.guard_fd, &run.guard);
+    if (err) {
+        log_fatal("Client", "cannot start the guard process: %s", strerror(-err));
+        rmdir(run.dir.path);
+    } else {
+        err = open_signals(&run);
+        if (err)
+            log_fatal("Client", "cannot receive signals: %s", strerror(-err));
+        else
+            code = run_program(&run);
+        close_store(&run);
+        guard_finish(run.guard_fd, run.guard);
+    }
+    close_fd(run.dir.listen_fd);
+    close_fd(run.signal_fd);
+    close_fd(run.error_fd);
+    close_fd(run.device_fd);
+    return code;
+}

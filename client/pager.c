@@ -1,0 +1,321 @@
+/* The pager's loop: everything that can happen, in a fixed order, then sleep. */
+#include "space.h"
+
+#include "../ini/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    RETRY_US = 50,                  /* the program's mappings are changing: about one wake-up */
+    PUBLISH_US = 50000,
+    PRESS_SHARE = 8,                /* managing begins an eighth of the budget, */
+    PRESS_MOST_BYTES = 64 << 20,    /* or this much if that is more, below the limit */
+};
+
+void pager_fail(struct pager *pager)
+{
+    pager->failed = true;
+    uint64_t one = 1;
+    if (write(pager->news_fd, &one, sizeof one) < 0)
+        log_warn("Pager", "cannot tell the news: %s", strerror(errno));
+}
+
+uint64_t pager_room(const struct space *space)
+{
+    uint64_t resident = pager_resident(space);
+    uint64_t limit = space->pager->limit;
+    return resident < limit ? limit - resident : 0;
+}
+
+static uint64_t thread_cpu_us(void)
+{
+    struct timespec cpu;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+    return (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+}
+
+static void publish(struct pager *pager, uint64_t now_us)
+{
+    pager->counters.cpu_us = thread_cpu_us();
+    pager->counters.rpc = rpc_counters(pager->rpc);
+    if (pager->space)
+        pager->counters.agent_cpu_us = proc_map_thread_cpu_us(pager->space->proc,
+                                                              pager->space->agent_tid);
+    pthread_mutex_lock(&pager->published_lock);
+    pager->published = pager->counters;
+    pthread_mutex_unlock(&pager->published_lock);
+    pager->published_us = now_us;
+}
+
+/* ---- what may have happened ---- */
+
+static int take_connections(struct pager *pager)
+{
+    int done = 0;
+    for (;;) {
+        int connection = accept4(pager->config.listen_fd, NULL, NULL, SOCK_CLOEXEC);
+        if (connection < 0)
+            return done;
+        space_accept(pager, connection);
+        done++;
+    }
+}
+
+static int take_agent(struct space *space)
+{
+    int done = 0;
+    while (!space->dead) {
+        struct agent_result result;
+        ssize_t got = recv(space->agent, &result, sizeof result, MSG_DONTWAIT);
+        if (got == (ssize_t)sizeof result) {
+            reclaim_on_agent(space, &result);
+            done++;
+        } else if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+            return done;
+        } else {
+            space_end(space);       /* exec or exit */
+            return done + 1;
+        }
+    }
+    return done;
+}
+
+static int take_batches(struct pager *pager)
+{
+    int done = 0;
+    write_back_calm(pager->write_back);
+    for (struct batch *batch; (batch = write_back_take(pager->write_back)); done++)
+        reclaim_take_back(batch->owner, batch);
+    return done;
+}
+
+static void take_fork_end(struct space *space)
+{
+    char byte;
+    if (space->fork_fd >= 0 && recv(space->fork_fd, &byte, 1, MSG_DONTWAIT) == 0) {
+        close(space->fork_fd);
+        space->fork_fd = -1;
+    }
+}
+
+/* Everything for the program at hand. Returns whether anything was done. */
+static int serve(struct space *space, uint64_t now_us)
+{
+    int done = take_agent(space);
+    if (space->dead)
+        return done;
+    take_fork_end(space);
+    done += events_read(space);
+    if (space->again.count > 0)
+        fault_retry(space);
+    fetch_install_pending(space);
+    if (space->held.count > 0 && (pager_room(space) > 0 || reclaim_is_hopeless(space, now_us)))
+        fault_retry_held(space);
+    done += reclaim_step(space, now_us);
+    reclaim_flush_drops(space);
+    return done;
+}
+
+/* ---- sleeping ---- */
+
+static bool must_retry(const struct space *space)
+{
+    if (space->again.count > 0)
+        return true;
+    for (int i = 0; i < SPACE_FETCHES; i++)
+        if (space->fetches[i].state == FETCH_INSTALLING)
+            return true;
+    return false;
+}
+
+static uint64_t sleep_us(const struct pager *pager, uint64_t next_tick_us, uint64_t now_us)
+{
+    uint64_t us = next_tick_us > now_us ? next_tick_us - now_us : 0;
+    int rpc_ms = rpc_timeout_ms(pager->rpc);
+    if (rpc_ms >= 0 && (uint64_t)rpc_ms * 1000 < us)
+        us = (uint64_t)rpc_ms * 1000;
+    const struct space *space = pager->space;
+    if (space && (must_retry(space) || space->retry_move_us > now_us) && us > RETRY_US)
+        us = RETRY_US;
+    return us;
+}
+
+static void sleep_until_news(struct pager *pager, uint64_t us)
+{
+    struct pollfd fds[CONFIG_MAX_SHARDS + 8];
+    nfds_t nfds = rpc_poll_fds(pager->rpc, fds);
+    fds[nfds++] = (struct pollfd){pager->wake_fd, POLLIN, 0};
+    fds[nfds++] = (struct pollfd){pager->config.listen_fd, POLLIN, 0};
+    fds[nfds++] = (struct pollfd){write_back_fd(pager->write_back), POLLIN, 0};
+    const struct space *space = pager->space;
+    if (space) {
+        fds[nfds++] = (struct pollfd){space->agent, POLLIN, 0};
+        fds[nfds++] = (struct pollfd){space->hold_uffd, POLLIN, 0};
+        fds[nfds++] = (struct pollfd){space->fork_fd, POLLIN, 0};
+        if (space->work != AGENT_MOVING)
+            fds[nfds++] = (struct pollfd){space->uffd, POLLIN, 0};
+    }
+    struct timespec timeout = {(time_t)(us / 1000000), (long)(us % 1000000) * 1000};
+    if (ppoll(fds, nfds, &timeout, NULL) < 0 && errno != EINTR)
+        log_error("Pager", "poll: %s", strerror(errno));
+}
+
+static void *run(void *arg)
+{
+    struct pager *pager = arg;
+    prctl(PR_SET_NAME, "edm-pager");
+    prctl(PR_SET_TIMERSLACK, 1000); /* nanoseconds */
+    uint64_t next_tick_us = 0;
+    while (!pager->stop) {
+        uint64_t now = rpc_now_us();
+        int done = take_connections(pager);
+        if (done > 0)
+            next_tick_us = 0;       /* a new image may be growing already */
+        done += rpc_process(pager->rpc) + take_batches(pager);
+        if (pager->space && now >= next_tick_us)
+            look_tick(pager->space, now);
+        if (pager->space)
+            done += serve(pager->space, now);
+        if (pager->dying)
+            space_reap(pager);
+        if (now >= next_tick_us)
+            next_tick_us = now + (pager->space ? (uint64_t)look_interval_us(pager->space) : 100000);
+        if (now - pager->published_us > PUBLISH_US)
+            publish(pager, now);
+        if (done == 0)
+            sleep_until_news(pager, sleep_us(pager, next_tick_us, now));
+    }
+    if (pager->space)
+        space_end(pager->space);
+    publish(pager, rpc_now_us());
+    return NULL;
+}
+
+/* ---- for the main thread ---- */
+
+static void set_thresholds(struct pager *pager)
+{
+    const struct pager_config *config = &pager->config;
+    pager->limit = config->local_bytes / PAGE_BYTES;
+    pager->high = pager->limit * config->high_threshold / 100;
+    pager->low = pager->limit * config->low_threshold / 100;
+    uint64_t margin = pager->limit / PRESS_SHARE;
+    if (margin < PRESS_MOST_BYTES / PAGE_BYTES)
+        margin = PRESS_MOST_BYTES / PAGE_BYTES;
+    pager->press = pager->limit > margin ? pager->limit - margin : 0;
+    if (pager->press > pager->high)
+        pager->press = pager->high;
+}
+
+static void free_parts(struct pager **pager)
+{
+    struct pager *p = *pager;
+    write_back_destroy(&p->write_back);
+    /* The write-back has ended: whatever it had in hand will not come back. */
+    while (p->dying) {
+        struct space *space = p->dying;
+        memset(space->batch_used, 0, sizeof space->batch_used);
+        fetch_free_all(space);
+        space_reap(p);
+    }
+    rpc_destroy(&p->rpc);
+    if (p->wake_fd >= 0)
+        close(p->wake_fd);
+    if (p->news_fd >= 0)
+        close(p->news_fd);
+    pthread_mutex_destroy(&p->published_lock);
+    free(p);
+    *pager = NULL;
+}
+
+int pager_new(struct pager **out, const struct pager_config *config, const struct shard_set *set)
+{
+    struct pager *pager = calloc(1, sizeof *pager);
+    if (!pager)
+        return -ENOMEM;
+    pager->config = *config;
+    pager->set = set;
+    set_thresholds(pager);
+    pthread_mutex_init(&pager->published_lock, NULL);
+    pager->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pager->news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int err = pager->wake_fd < 0 || pager->news_fd < 0 ? -errno : 0;
+    if (!err)
+        err = rpc_new(&pager->rpc, set->zmq, set->endpoints, set->nshards, set->wait_ms, "Pager");
+    if (!err)
+        err = write_back_new(&pager->write_back, set);
+    if (!err)
+        err = -pthread_create(&pager->thread, NULL, run, pager);
+    if (err) {
+        free_parts(&pager);
+        return err;
+    }
+    *out = pager;
+    return 0;
+}
+
+void pager_set_program(struct pager *pager, pid_t pid)
+{
+    pager->program = pid;
+}
+
+void pager_destroy(struct pager **pager)
+{
+    if (!*pager)
+        return;
+    pager_stop(*pager);
+    free_parts(pager);
+}
+
+void pager_stop(struct pager *pager)
+{
+    if (pager->stop)
+        return;
+    pager->stop = true;
+    uint64_t one = 1;
+    if (write(pager->wake_fd, &one, sizeof one) < 0)
+        log_warn("Client", "cannot wake the pager: %s", strerror(errno));
+    pthread_join(pager->thread, NULL);
+}
+
+int pager_fd(const struct pager *pager)
+{
+    return pager->news_fd;
+}
+
+enum pager_event pager_event(struct pager *pager)
+{
+    uint64_t count;
+    ssize_t got = read(pager->news_fd, &count, sizeof count);
+    (void)got;
+    if (pager->failed)
+        return PAGER_FAILED;
+    if (atomic_exchange(&pager->managed_news, false))
+        return PAGER_MANAGED;
+    return PAGER_NOTHING;
+}
+
+uint64_t pager_images(struct pager *pager, bool *present)
+{
+    *present = pager->present;
+    return pager->images;
+}
+
+void pager_counters(struct pager *pager, struct pager_counters *out)
+{
+    pthread_mutex_lock(&pager->published_lock);
+    *out = pager->published;
+    pthread_mutex_unlock(&pager->published_lock);
+}
+
+struct write_back_counters pager_write_back_counters(struct pager *pager)
+{
+    return write_back_counters(pager->write_back);
+}

@@ -1,0 +1,252 @@
+/* The program changes its mappings: what the kernel tells us of it, and in which order to believe
+ * it. DESIGN.md, "The order of events and moves", says why this is right. */
+#include "space.h"
+
+#include "uffd.h"
+#include "../ini/log.h"
+
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MESSAGES_AT_ONCE = 64, REGIONS_AT_ONCE = 64 };
+
+/* Nothing that is under way for pages in [start, end) may reach them any more. */
+static void cancel(struct space *space, uint64_t start, uint64_t end)
+{
+    for (int f = 0; f < SPACE_FETCHES; f++) {
+        struct fetch *fetch = &space->fetches[f];
+        for (uint32_t i = 0; fetch->state != FETCH_FREE && i < fetch->npages; i++)
+            if (fetch->page[i] >= start && fetch->page[i] < end)
+                fetch->page[i] = NO_PAGE;
+    }
+    for (int b = 0; b < SPACE_BATCHES; b++) {
+        struct batch *batch = &space->batches[b];
+        for (uint32_t i = 0; space->batch_used[b] && i < batch->npages; i++)
+            if (batch->page[i] >= start && batch->page[i] < end)
+                batch->page[i] = NO_PAGE;
+    }
+}
+
+/* All that is known of [start, end) becomes void; the content is gone. */
+static void forget(struct space *space, uint64_t start, uint64_t end, enum page_state state)
+{
+    cancel(space, start, end);
+    for (uint64_t page = page_table_next(space->table, start, end); page < end;
+         page = page_table_next(space->table, page + 1, end)) {
+        reclaim_drop_stored(space, page);
+        if (page_table_state(space->table, page) != state)
+            page_table_set(space->table, page, state);
+    }
+}
+
+static void check(struct space *space, int err)
+{
+    if (err) {
+        log_fatal("Pager", "out of memory for the program's mappings");
+        pager_fail(space->pager);
+    }
+}
+
+void events_unmap(struct space *space, uint64_t start, uint64_t end)
+{
+    forget(space, start, end, PAGE_NATIVE);
+    check(space, area_map_remove(space->areas, start, end));
+}
+
+/* The parts of [start, end) that are not registered now. */
+static void unmap_unregistered(struct space *space, uint64_t start, uint64_t end)
+{
+    uint64_t at = start * PAGE_BYTES;
+    uint64_t last = end * PAGE_BYTES;
+    while (at < last) {
+        struct kpage_region regions[REGIONS_AT_ONCE];
+        uint64_t next = last;
+        int count = uffd_scan(proc_map_pagemap(space->proc), at, last, KPAGE_IS_WPALLOWED, 0,
+                              regions, REGIONS_AT_ONCE, &next);
+        for (int i = 0; i < count; i++) {
+            if (at < regions[i].start)
+                events_unmap(space, at / PAGE_BYTES, regions[i].start / PAGE_BYTES);
+            at = regions[i].end;
+        }
+        if (count < REGIONS_AT_ONCE)
+            break;
+    }
+    if (at < last)
+        events_unmap(space, at / PAGE_BYTES, end);
+}
+
+/* The kernel tells of an unmapping after the fact, and the events of two threads can come in another
+ * order than things happened: memory may have been moved into the hole, and that we may have heard
+ * first. What was moved there since all was quiet, and is registered, is not what was unmapped. */
+static void on_unmap(struct space *space, uint64_t start, uint64_t end)
+{
+    uint64_t at = start / PAGE_BYTES;
+    uint64_t last = end / PAGE_BYTES;
+    while (at < last) {
+        uint64_t from = last, to = last;
+        for (uint32_t i = 0; i < space->nrecent; i++) {
+            const struct agent_range *moved = &space->recent_moves[i];
+            if (moved->end > at && moved->start < from) {
+                from = moved->start > at ? moved->start : at;
+                to = moved->end < last ? moved->end : last;
+            }
+        }
+        if (at < from)
+            events_unmap(space, at, from);
+        if (from < to)
+            unmap_unregistered(space, from, to);
+        at = to;
+    }
+    uffd_wake(space->uffd, start, (end - start) / PAGE_BYTES);
+    space->look_again = true;
+}
+
+static void note_move(struct space *space, uint64_t start, uint64_t end)
+{
+    if (space->nrecent == SPACE_RECENT_MOVES) {
+        /* Never seen: as many moves without a quiet moment between them. Keep the newer half. */
+        memmove(space->recent_moves, space->recent_moves + SPACE_RECENT_MOVES / 2,
+                sizeof space->recent_moves / 2);
+        space->nrecent /= 2;
+    }
+    space->recent_moves[space->nrecent++] = (struct agent_range){start, end};
+}
+
+static void on_remove(struct space *space, uint64_t start, uint64_t end)
+{
+    forget(space, start / PAGE_BYTES, end / PAGE_BYTES, PAGE_ZERO);
+    uffd_wake(space->uffd, start, (end - start) / PAGE_BYTES);
+}
+
+static void shift(uint64_t *page, uint64_t from, uint64_t to, uint64_t npages)
+{
+    if (*page >= from && *page < from + npages)
+        *page = *page - from + to;
+}
+
+static void on_remap(struct space *space, uint64_t from, uint64_t to, uint64_t npages)
+{
+    if (from == to)
+        return;
+    events_unmap(space, to, to + npages);
+    for (int f = 0; f < SPACE_FETCHES; f++)
+        for (uint32_t i = 0; i < FETCH_PAGES; i++)
+            shift(&space->fetches[f].page[i], from, to, npages);
+    for (int b = 0; b < SPACE_BATCHES; b++)
+        for (uint32_t i = 0; space->batch_used[b] && i < BATCH_PAGES; i++)
+            shift(&space->batches[b].page[i], from, to, npages);
+    for (uint64_t page = page_table_next(space->table, from, from + npages); page < from + npages;
+         page = page_table_next(space->table, page + 1, from + npages)) {
+        uint64_t moved = page - from + to;
+        page_table_rename(space->table, page, moved);
+        if (page_table_state(space->table, moved) == PAGE_RESIDENT)
+            reclaim_push(space, moved, false);
+    }
+    check(space, area_map_move(space->areas, from, to, npages));
+    note_move(space, to, to + npages);
+    uffd_wake(space->uffd, from * PAGE_BYTES, npages);
+    space->look_again = true;
+}
+
+static uint64_t pages_out(const struct space *space)
+{
+    return page_table_count(space->table, PAGE_STAGED) +
+           page_table_count(space->table, PAGE_MOVING) +
+           page_table_count(space->table, PAGE_REMOTE) +
+           page_table_count(space->table, PAGE_FETCHING) +
+           page_table_count(space->table, PAGE_READY);
+}
+
+/* Called with the child's own userfaultfd in hand: until it is closed the child waits at any page
+ * it lacks. With nothing out, closing it leaves the child with all it needs. */
+static void on_fork(struct space *space, int child_uffd)
+{
+    space->pager->counters.forks++;
+    if (pages_out(space) > 0) {
+        log_fatal("Pager", "the program forks while %llu of its pages are stored elsewhere, which "
+                  "this version cannot give to the child: the program is ended; with a larger "
+                  "--local it could go on", (unsigned long long)pages_out(space));
+        pager_fail(space->pager);
+        return;                     /* the descriptor stays open until the program has ended */
+    }
+    close(child_uffd);
+}
+
+static void on_event(struct space *space, const struct uffd_msg *message)
+{
+    switch (message->event) {
+    case UFFD_EVENT_UNMAP:
+        on_unmap(space, message->arg.remove.start, message->arg.remove.end);
+        break;
+    case UFFD_EVENT_REMOVE:
+        on_remove(space, message->arg.remove.start, message->arg.remove.end);
+        break;
+    case UFFD_EVENT_REMAP:
+        on_remap(space, message->arg.remap.from / PAGE_BYTES, message->arg.remap.to / PAGE_BYTES,
+                 message->arg.remap.len / PAGE_BYTES);
+        break;
+    case UFFD_EVENT_FORK:
+        on_fork(space, (int)message->arg.fork.ufd);
+        break;
+    default:
+        log_warn("Pager", "userfaultfd event %u is unknown", message->event);
+        break;
+    }
+}
+
+/* Answers the fault of a page in the hold: it can be missing only if the kernel has dropped a page
+ * that the program had given up (MADV_FREE). */
+static void serve_hold(struct space *space)
+{
+    struct uffd_msg message;
+    while (read(space->hold_uffd, &message, sizeof message) == (ssize_t)sizeof message)
+        if (message.event == UFFD_EVENT_PAGEFAULT &&
+            uffd_zero(space->hold_uffd,
+                      message.arg.pagefault.address & ~(uint64_t)(PAGE_BYTES - 1), 1) < 0)
+            log_warn("Pager", "a page of the hold cannot be filled");
+}
+
+int events_read(struct space *space)
+{
+    if (space->dead)
+        return 0;
+    serve_hold(space);
+    if (space->work == AGENT_MOVING)
+        return 0;
+    if (space->nrecent > 0 && uffd_is_quiet(space->uffd))
+        space->nrecent = 0;
+    struct uffd_msg messages[MESSAGES_AT_ONCE];
+    struct fault faults[MESSAGES_AT_ONCE];
+    int total = 0;
+    for (;;) {
+        ssize_t got = read(space->uffd, messages, sizeof messages);
+        if (got <= 0)
+            return total;
+        int count = (int)((size_t)got / sizeof *messages);
+        int nfaults = 0;
+        uint64_t now = rpc_now_us();
+        /* The kernel hands out faults before events: the events are the older news. */
+        for (int i = 0; i < count; i++) {
+            if (messages[i].event != UFFD_EVENT_PAGEFAULT) {
+                on_event(space, &messages[i]);
+                continue;
+            }
+            uint64_t flags = messages[i].arg.pagefault.flags;
+            faults[nfaults++] = (struct fault){
+                .page = messages[i].arg.pagefault.address / PAGE_BYTES,
+                .at_us = now,
+                .tid = (int32_t)messages[i].arg.pagefault.feat.ptid,
+                .write = flags & UFFD_PAGEFAULT_FLAG_WRITE,
+            };
+        }
+        for (int i = 0; i < nfaults; i++) {
+            space->pager->counters.faults_write += faults[i].write;
+            fault_handle(space, faults[i]);
+        }
+        total += count;
+        if (count < MESSAGES_AT_ONCE)
+            return total;
+    }
+}

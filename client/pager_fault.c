@@ -1,0 +1,548 @@
+/* Faults, and the fetches they start. */
+#include "space.h"
+
+#include "uffd.h"
+#include "../ini/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    FIRST_ZERO_RUN = 8,             /* never-used pages mapped around a first touch */
+    MOST_ZERO_RUN = 512,
+    FETCH_ATTEMPTS = 3,
+    READY_MOST = SPACE_FETCHES / 2, /* fetches kept ahead; each holds up to 256 KiB */
+};
+
+static void send_fetch(struct fetch *fetch);
+
+void fault_list_add(struct fault_list *list, struct fault fault)
+{
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 64;
+        struct fault *faults = realloc(list->faults, capacity * sizeof *faults);
+        if (!faults) {
+            /* The thread that faulted would wait for ever. */
+            log_fatal("Pager", "out of memory");
+            abort();
+        }
+        list->faults = faults;
+        list->capacity = capacity;
+    }
+    list->faults[list->count++] = fault;
+}
+
+static void came_in(struct space *space, uint64_t page)
+{
+    page_table_set(space->table, page, PAGE_RESIDENT);
+    uint16_t now = (uint16_t)(space->evict_clock / 256);
+    uint16_t away = (uint16_t)(now - page_table_evicted_at(space->table, page));
+    reclaim_push(space, page, away < space->pager->limit / 256 && space->evict_clock > 0 &&
+                                  page_table_evicted_at(space->table, page) != 0);
+}
+
+static void answered(struct space *space, uint64_t at_us)
+{
+    if (at_us)
+        histogram_add(&space->pager->counters.fault_us, rpc_now_us() - at_us);
+}
+
+/* ---- zero pages ---- */
+
+static bool is_untouched(const struct space *space, uint64_t page)
+{
+    enum page_state state = page_table_state(space->table, page);
+    return state == PAGE_NATIVE || state == PAGE_ZERO;
+}
+
+/* How many pages from PAGE on to map at once: more when first touches follow each other. */
+static uint64_t zero_run(struct space *space, uint64_t page, uint64_t room)
+{
+    const struct area *area = area_map_find(space->areas, page);
+    if (!area)
+        return 1;
+    if (page == space->zero_next && space->zero_run < MOST_ZERO_RUN)
+        space->zero_run *= 2;
+    else if (page != space->zero_next)
+        space->zero_run = FIRST_ZERO_RUN;
+    uint64_t most = space->zero_run < room ? space->zero_run : room;
+    if (most > area->end - page)
+        most = area->end - page;
+    uint64_t npages = 1;
+    while (npages < most && is_untouched(space, page + npages))
+        npages++;
+    return npages;
+}
+
+static void handle_zero(struct space *space, struct fault fault, uint64_t room)
+{
+    uint64_t npages = zero_run(space, fault.page, room > 0 ? room : 1);
+    long done = uffd_zero(space->uffd, fault.page * PAGE_BYTES, npages);
+    if (done == -EAGAIN) {
+        fault_list_add(&space->again, fault);
+        return;
+    }
+    if (done == -EEXIST) {
+        if (is_untouched(space, fault.page) && area_map_find(space->areas, fault.page))
+            came_in(space, fault.page); /* it was there, and nobody had told us */
+        return;
+    }
+    if (done < 0) {
+        /* The mapping is gone. If it has been replaced by one that is not registered, the thread
+         * will find that on its own. */
+        space->look_again = true;
+        uffd_wake(space->uffd, fault.page * PAGE_BYTES, 1);
+        return;
+    }
+    if (!area_map_find(space->areas, fault.page)) {
+        /* Registered, but unknown: memory that was grown in place. Nothing of it can be out. */
+        space->look_again = true;
+        done = 0;
+    }
+    for (long i = 0; i < done; i++)
+        /* The first may be RESIDENT by the table: the kernel has dropped it since (madvise). */
+        if (is_untouched(space, fault.page + (uint64_t)i))
+            came_in(space, fault.page + (uint64_t)i);
+    space->zero_next = fault.page + (uint64_t)done;
+    space->pager->counters.faults_zero++;
+    answered(space, fault.at_us);
+}
+
+/* ---- pages in the pool ---- */
+
+static void handle_staged(struct space *space, struct fault fault)
+{
+    uint32_t at;
+    struct batch *batch = reclaim_find_staged(space, fault.page, &at);
+    if (!batch) {
+        log_fatal("Pager", "page %#llx is staged but in no batch", (unsigned long long)fault.page);
+        pager_fail(space->pager);
+        return;
+    }
+    if (batch == space->moving) {
+        /* The agent has not copied it into the pool yet. */
+        fault_list_add(&space->again, fault);
+        return;
+    }
+    long done = uffd_copy(space->uffd, fault.page * PAGE_BYTES,
+                          batch->bytes + (size_t)at * PAGE_BYTES, 1);
+    if (done == -EAGAIN) {
+        fault_list_add(&space->again, fault);
+        return;
+    }
+    if (done == 1) {
+        /* What the store will have of it, and when, is not known any more. */
+        page_table_clear_stored(space->table, fault.page);
+        batch->page[at] = NO_PAGE;
+        came_in(space, fault.page);
+        space->pager->counters.faults_staged++;
+        answered(space, fault.at_us);
+        return;
+    }
+    space->look_again = true;
+    uffd_wake(space->uffd, fault.page * PAGE_BYTES, 1);
+}
+
+/* ---- fetches ---- */
+
+static struct fetch *find_fetch(struct space *space, uint64_t page, uint32_t *at)
+{
+    for (int f = 0; f < SPACE_FETCHES; f++) {
+        struct fetch *fetch = &space->fetches[f];
+        for (uint32_t i = 0; fetch->state != FETCH_FREE && i < fetch->npages; i++)
+            if (fetch->page[i] == page) {
+                *at = i;
+                return fetch;
+            }
+    }
+    return NULL;
+}
+
+static void free_fetch(struct fetch *fetch)
+{
+    rpc_body_destroy(&fetch->body);
+    fetch->state = FETCH_FREE;
+}
+
+/* Pages that were read ahead and not used: the store has them still. */
+static void forget_ready(struct fetch *fetch)
+{
+    struct space *space = fetch->space;
+    for (uint32_t i = 0; i < fetch->npages; i++)
+        if (fetch->page[i] != NO_PAGE) {
+            page_table_set(space->table, fetch->page[i], PAGE_REMOTE);
+            space->pager->counters.readahead_wasted++;
+        }
+    free_fetch(fetch);
+}
+
+void fetch_free_all(struct space *space)
+{
+    for (int i = 0; i < SPACE_FETCHES; i++)
+        if (space->fetches[i].state != FETCH_FREE)
+            free_fetch(&space->fetches[i]);
+}
+
+/* A free one; the oldest that was read ahead in vain has to go when there are too many. */
+static struct fetch *new_fetch(struct space *space, bool ahead)
+{
+    struct fetch *found = NULL, *oldest = NULL;
+    uint32_t nahead = 0;
+    for (int i = 0; i < SPACE_FETCHES; i++) {
+        struct fetch *fetch = &space->fetches[i];
+        if (fetch->state == FETCH_FREE) {
+            found = fetch;
+            continue;
+        }
+        nahead += fetch->ahead;
+        if (fetch->state == FETCH_READY && (!oldest || fetch->age < oldest->age))
+            oldest = fetch;
+    }
+    if ((!found || (ahead && nahead >= READY_MOST)) && oldest) {
+        forget_ready(oldest);
+        found = oldest;
+    } else if (ahead && nahead >= READY_MOST) {
+        return NULL;
+    }
+    if (found) {
+        memset(found->wanted_us, 0, sizeof found->wanted_us);
+        found->state = FETCH_SENT;
+        found->space = space;
+        found->npages = 0;
+        found->attempts = 0;
+        found->ahead = ahead;
+        found->age = ++space->fetch_clock;
+    }
+    return found;
+}
+
+/* Installs as much as there is of a run of pages [at, end) that follow each other. False: events
+ * have to be read first. */
+static bool install_run(struct fetch *fetch, uint32_t at, uint32_t end)
+{
+    struct space *space = fetch->space;
+    while (at < end) {
+        long done = uffd_copy(space->uffd, fetch->page[at] * PAGE_BYTES,
+                              rpc_body_bytes(fetch->body) + (size_t)at * PAGE_BYTES, end - at);
+        if (done == -EAGAIN)
+            return false;
+        if (done == -EEXIST) {
+            log_warn("Pager", "page %#llx was there already", (unsigned long long)fetch->page[at]);
+            done = 1;
+        } else if (done < 0) {
+            /* Gone, or replaced by a mapping of which we have not heard yet. */
+            space->look_again = true;
+            uffd_wake(space->uffd, fetch->page[at] * PAGE_BYTES, 1);
+            page_table_set(space->table, fetch->page[at], PAGE_REMOTE);
+            fetch->page[at++] = NO_PAGE;
+            continue;
+        }
+        for (long i = 0; i < done; i++, at++) {
+            came_in(space, fetch->page[at]);
+            answered(space, fetch->wanted_us[at]);
+            fetch->page[at] = NO_PAGE;
+        }
+    }
+    return true;
+}
+
+/* First the pages somebody waits for, then the others as far as there is room. */
+static void install(struct fetch *fetch)
+{
+    struct space *space = fetch->space;
+    fetch->state = FETCH_INSTALLING;
+    for (uint32_t i = 0; i < fetch->npages; i++)
+        if (fetch->page[i] != NO_PAGE && fetch->wanted_us[i] && !install_run(fetch, i, i + 1))
+            return;
+    uint64_t room = pager_room(space);
+    for (uint32_t i = 0; i < fetch->npages;) {
+        if (fetch->page[i] == NO_PAGE) {
+            i++;
+            continue;
+        }
+        uint32_t end = i + 1;
+        while (end < fetch->npages && fetch->page[end] == fetch->page[end - 1] + 1)
+            end++;
+        if (room < end - i) {
+            /* No room: back to being remote only. */
+            for (; i < end; i++) {
+                page_table_set(space->table, fetch->page[i], PAGE_REMOTE);
+                fetch->page[i] = NO_PAGE;
+            }
+            continue;
+        }
+        room -= end - i;
+        if (!install_run(fetch, i, end))
+            return;
+        i = end;
+    }
+    free_fetch(fetch);
+}
+
+void fetch_install_pending(struct space *space)
+{
+    for (int i = 0; i < SPACE_FETCHES; i++)
+        if (space->fetches[i].state == FETCH_INSTALLING)
+            install(&space->fetches[i]);
+}
+
+/* True when every page is the one that was stored. */
+static bool check_pages(struct fetch *fetch, const struct rpc_answer *answer)
+{
+    struct space *space = fetch->space;
+    const struct wire_reply *reply = answer->reply;
+    if (reply->npages != fetch->npages)
+        return false;
+    size_t offset = 0;
+    for (uint32_t i = 0; i < fetch->npages; i++) {
+        const struct wire_page *page = &reply->pages[i];
+        if (page->page != fetch->key[i] || page->encoding != WIRE_RAW)
+            return false;
+        struct page_hash stored;
+        if (fetch->page[i] != NO_PAGE &&
+            (!page_table_stored(space->table, fetch->page[i], &stored) ||
+             !page_hash_equal(stored, page_hash_of(answer->body + offset))))
+            return false;
+        offset += PAGE_BYTES;
+    }
+    return true;
+}
+
+static void fail_fetch(struct fetch *fetch, const char *what, const char *detail)
+{
+    struct pager *pager = fetch->space->pager;
+    log_fatal("Pager", "page %#llx: %s %s%s%s; the program is ended, for it would see wrong memory",
+              (unsigned long long)fetch->key[0], pager->set->endpoints[fetch->shard], what,
+              detail[0] ? ": " : "", detail);
+    pager_fail(pager);
+}
+
+static void on_pages(void *arg, struct rpc_answer *answer)
+{
+    struct fetch *fetch = arg;
+    struct space *space = fetch->space;
+    struct pager *pager = space->pager;
+    if (space->dead) {
+        free_fetch(fetch);
+        return;
+    }
+    if (answer->status == WIRE_UNAVAILABLE) {
+        fail_fetch(fetch, "did not answer in time", "");
+        return;
+    }
+    if (answer->status != WIRE_OK && answer->status != WIRE_DATA_LOSS) {
+        fail_fetch(fetch, wire_status_name(answer->status), answer->detail);
+        return;
+    }
+    if (answer->status == WIRE_DATA_LOSS || !check_pages(fetch, answer)) {
+        pager->counters.bad_pages++;
+        log_error("Pager", "%s gave back a page that is not what was stored%s%s",
+                  pager->set->endpoints[fetch->shard], answer->detail[0] ? ": " : "",
+                  answer->detail);
+        if (++fetch->attempts < FETCH_ATTEMPTS)
+            send_fetch(fetch);
+        else
+            fail_fetch(fetch, "has lost it (DATA_LOSS)", answer->detail);
+        return;
+    }
+    pager->counters.pages_got += fetch->npages;
+    fetch->body = rpc_keep_body(answer);
+    if (!fetch->body) {
+        fail_fetch(fetch, "out of memory", "");
+        return;
+    }
+    bool wanted = !fetch->ahead;
+    bool any = false;
+    for (uint32_t i = 0; i < fetch->npages; i++) {
+        if (fetch->page[i] == NO_PAGE)
+            continue;
+        any = true;
+        wanted = wanted || fetch->wanted_us[i] != 0;
+    }
+    if (!any) {
+        free_fetch(fetch);
+    } else if (wanted) {
+        install(fetch);
+    } else {
+        fetch->state = FETCH_READY;
+        for (uint32_t i = 0; i < fetch->npages; i++)
+            if (fetch->page[i] != NO_PAGE)
+                page_table_set(space->table, fetch->page[i], PAGE_READY);
+    }
+}
+
+static void send_fetch(struct fetch *fetch)
+{
+    struct pager *pager = fetch->space->pager;
+    struct wire_request *request = &pager->request;
+    memset(request, 0, offsetof(struct wire_request, pages));
+    request->method = WIRE_PAGE_GET;
+    request->region = pager->set->regions[fetch->shard];
+    request->epoch = pager->set->epoch;
+    request->npages = fetch->npages;
+    request->nranges = 0;
+    for (uint32_t i = 0; i < fetch->npages; i++)
+        request->pages[i] = (struct wire_page){.page = fetch->key[i]};
+    int err = rpc_call(pager->rpc, fetch->shard, request, NULL, 0, on_pages, fetch);
+    if (err)
+        fail_fetch(fetch, "cannot be asked", strerror(-err));
+}
+
+/* Asks for the remote pages of RANGE: the part of it around WANTED (NO_PAGE: any) that lies in one
+ * area and one extent of keys. Returns false when nothing was asked for. */
+static bool start_fetch(struct space *space, struct readahead_range range, uint64_t wanted,
+                        uint64_t wanted_us, bool ahead)
+{
+    uint64_t anchor = wanted != NO_PAGE ? wanted : range.first;
+    const struct area *area = area_map_find(space->areas, anchor);
+    if (!area || range.npages == 0)
+        return false;
+    uint64_t extent = area_key(area, anchor) / WIRE_EXTENT_PAGES;
+    uint64_t first = range.first > area->start ? range.first : area->start;
+    uint64_t end = range.first + range.npages < area->end ? range.first + range.npages : area->end;
+    struct fetch *fetch = NULL;
+    for (uint64_t page = first; page < end; page++) {
+        uint64_t key = area_key(area, page);
+        if (key / WIRE_EXTENT_PAGES != extent ||
+            page_table_state(space->table, page) != PAGE_REMOTE)
+            continue;
+        if (!fetch && !(fetch = new_fetch(space, ahead)))
+            return false;
+        if (page == wanted)
+            fetch->wanted_us[fetch->npages] = wanted_us;
+        fetch->page[fetch->npages] = page;
+        fetch->key[fetch->npages++] = key;
+        page_table_set(space->table, page, PAGE_FETCHING);
+        if (fetch->npages == FETCH_PAGES)
+            break;
+    }
+    if (!fetch)
+        return false;
+    fetch->shard = shard_set_place(space->pager->set, fetch->key[0]);
+    if (ahead)
+        space->pager->counters.readahead_issued += fetch->npages;
+    else
+        space->pager->counters.readahead_issued += fetch->npages - 1;
+    send_fetch(fetch);
+    return true;
+}
+
+static void start_ahead(struct space *space, struct readahead_range ahead)
+{
+    /* A window may lie across two extents, and so on two shards. */
+    while (ahead.npages > 0) {
+        uint32_t npages = (uint32_t)(WIRE_EXTENT_PAGES - ahead.first % WIRE_EXTENT_PAGES);
+        if (npages > ahead.npages)
+            npages = ahead.npages;
+        struct readahead_range part = {ahead.first, npages};
+        start_fetch(space, part, NO_PAGE, 0, true);
+        ahead.first += npages;
+        ahead.npages -= npages;
+    }
+}
+
+static void handle_remote(struct space *space, struct fault fault, uint64_t room)
+{
+    struct readahead_plan plan = readahead_miss(&space->readahead, fault.page);
+    if (room < plan.demand.npages)
+        plan.demand = (struct readahead_range){fault.page, 1};
+    if (!start_fetch(space, plan.demand, fault.page, fault.at_us, false)) {
+        /* Every fetch is under way: this one waits for the first to come back. */
+        fault_list_add(&space->held, fault);
+        return;
+    }
+    space->pager->counters.faults_remote++;
+    start_ahead(space, plan.ahead);
+}
+
+/* Asked for already: say that somebody waits. */
+static void handle_fetching(struct space *space, struct fault fault)
+{
+    uint32_t at;
+    struct fetch *fetch = find_fetch(space, fault.page, &at);
+    if (fetch && fetch->wanted_us[at] == 0) {
+        fetch->wanted_us[at] = fault.at_us;
+        if (fetch->ahead) {
+            space->pager->counters.faults_remote++;
+            space->pager->counters.readahead_used += fetch->npages;
+            start_ahead(space, readahead_hit(&space->readahead, fault.page).ahead);
+        }
+    }
+}
+
+static void handle_ready(struct space *space, struct fault fault)
+{
+    uint32_t at;
+    struct fetch *fetch = find_fetch(space, fault.page, &at);
+    if (!fetch)
+        return;
+    fetch->wanted_us[at] = fault.at_us;
+    space->pager->counters.faults_remote++;
+    space->pager->counters.readahead_used += fetch->npages;
+    install(fetch);
+    start_ahead(space, readahead_hit(&space->readahead, fault.page).ahead);
+}
+
+/* ---- all of them ---- */
+
+void fault_handle(struct space *space, struct fault fault)
+{
+    if (space->dead)
+        return;
+    enum page_state state = page_table_state(space->table, fault.page);
+    uint64_t room = pager_room(space);
+    bool needs_room = state != PAGE_RESIDENT && state != PAGE_FETCHING;
+    /* The agent may fault too, while it populates pages: if it had to wait for room, nobody could
+     * make any. */
+    if (needs_room && room == 0 && fault.tid != space->agent_tid &&
+        !reclaim_is_hopeless(space, fault.at_us ? rpc_now_us() : 0)) {
+        fault_list_add(&space->held, fault);
+        return;
+    }
+    switch (state) {
+    case PAGE_NATIVE:
+    case PAGE_ZERO:
+    case PAGE_RESIDENT:
+        handle_zero(space, fault, room);
+        break;
+    case PAGE_STAGED:
+        handle_staged(space, fault);
+        break;
+    case PAGE_REMOTE:
+        handle_remote(space, fault, room);
+        break;
+    case PAGE_FETCHING:
+        handle_fetching(space, fault);
+        break;
+    case PAGE_READY:
+        handle_ready(space, fault);
+        break;
+    case PAGE_MOVING:
+    case PAGE_NSTATES:
+        /* No fault is read while the agent moves pages. */
+        log_fatal("Pager", "fault on a page that is being moved");
+        abort();
+    }
+}
+
+static void handle_all(struct space *space, struct fault_list *list)
+{
+    struct fault_list now = *list;
+    *list = (struct fault_list){0};
+    for (size_t i = 0; i < now.count; i++)
+        fault_handle(space, now.faults[i]);
+    free(now.faults);
+}
+
+void fault_retry(struct space *space)
+{
+    if (space->again.count > 0)
+        handle_all(space, &space->again);
+}
+
+void fault_retry_held(struct space *space)
+{
+    if (space->held.count > 0)
+        handle_all(space, &space->held);
+}

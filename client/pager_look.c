@@ -1,0 +1,256 @@
+/* Finding memory: how large the program is, which of its mappings to manage, what is resident. */
+#include "space.h"
+
+#include "uffd.h"
+#include "../ini/log.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum {
+    SLOWEST_US = 10000,             /* between two looks at the size */
+    FASTEST_US = 500,
+    /* No program fills memory faster than this; the time until it could have used up what is left
+     * decides when to look again. */
+    FILL_BYTES_PER_US = 8192,
+    TOLERANCE_BYTES = 8 * 1024 * 1024,
+    UNKNOWN_MOST_BYTES = 4 * 1024 * 1024,   /* resident, but not in the table: worth a scan */
+    RESCAN_US = 100000,
+    RESCAN_MOST_US = 3000000,
+    THREADS_US = 20000,
+    REGIONS_AT_ONCE = 256,
+};
+
+static uint64_t table_resident(const struct space *space)
+{
+    return page_table_count(space->table, PAGE_RESIDENT) +
+           page_table_count(space->table, PAGE_MOVING);
+}
+
+uint64_t pager_resident(const struct space *space)
+{
+    if (!space->pressed)
+        return space->anonymous_pages;
+    /* The sample, carried forward by what has come and gone since by our own hand. The table counts
+     * pages that are mapped but not written yet, and so may be ahead; the sample sees memory that is
+     * not registered yet. The larger one counts. */
+    uint64_t resident = table_resident(space);
+    uint64_t carried = space->anonymous_pages + resident;
+    carried = carried > space->sampled_resident ? carried - space->sampled_resident : 0;
+    return resident > carried ? resident : carried;
+}
+
+int look_interval_us(const struct space *space)
+{
+    uint64_t limit = space->pager->limit * PAGE_BYTES + TOLERANCE_BYTES;
+    uint64_t used = pager_resident(space) * PAGE_BYTES;
+    uint64_t left_us = used < limit ? (limit - used) / FILL_BYTES_PER_US : 0;
+    return left_us > SLOWEST_US ? SLOWEST_US : left_us < FASTEST_US ? FASTEST_US : (int)left_us;
+}
+
+void look_at_threads(struct space *space, uint64_t now_us)
+{
+    if (now_us - space->threads_us < THREADS_US)
+        return;
+    space->threads_us = now_us;
+    int err = proc_map_look_at_threads(space->proc);
+    if (err && err != -ESRCH)
+        log_warn("Pager", "cannot look at the threads: %s", strerror(-err));
+}
+
+/* Takes pages that are there already into the table: in registered memory only, for only from there
+ * will we hear when the program wants them back. */
+static void adopt(struct space *space, uint64_t start, uint64_t end)
+{
+    uint64_t at = start;
+    while (at < end) {
+        struct kpage_region regions[REGIONS_AT_ONCE];
+        uint64_t next = end;
+        int count = uffd_scan(proc_map_pagemap(space->proc), at, end,
+                              KPAGE_IS_PRESENT | KPAGE_IS_WPALLOWED, KPAGE_IS_PFNZERO, regions,
+                              REGIONS_AT_ONCE, &next);
+        if (count < 0)
+            return;
+        for (int i = 0; i < count; i++)
+            for (uint64_t page = regions[i].start / PAGE_BYTES; page < regions[i].end / PAGE_BYTES;
+                 page++) {
+                enum page_state state = page_table_state(space->table, page);
+                if (state != PAGE_NATIVE && state != PAGE_ZERO)
+                    continue;
+                page_table_set(space->table, page, PAGE_RESIDENT);
+                reclaim_push(space, page, false);
+                space->sampled_resident++;
+            }
+        if (next <= at)
+            return;
+        at = next;
+    }
+}
+
+static void take_over(struct space *space, uint64_t start, uint64_t end)
+{
+    int err = uffd_register(space->uffd, start, end);
+    if (err) {
+        /* -EBUSY: the program has a userfaultfd of its own there. Others: it changed under us. */
+        log_debug("Pager", "%#llx-%#llx cannot be registered: %s", (unsigned long long)start,
+                  (unsigned long long)end, strerror(-err));
+        return;
+    }
+    if (area_map_add(space->areas, start / PAGE_BYTES, end / PAGE_BYTES)) {
+        log_fatal("Pager", "out of memory for the program's mappings");
+        pager_fail(space->pager);
+        return;
+    }
+    adopt(space, start, end);
+}
+
+/* The parts of [start, end) that are in no area yet. */
+static void take_over_new(struct space *space, uint64_t start, uint64_t end)
+{
+    while (start < end) {
+        const struct area *area = area_map_after(space->areas, start / PAGE_BYTES);
+        if (!area || area->start * PAGE_BYTES >= end) {
+            take_over(space, start, end);
+            return;
+        }
+        uint64_t area_start = area->start * PAGE_BYTES;
+        uint64_t area_end = area->end * PAGE_BYTES;
+        if (start < area_start)
+            take_over(space, start, area_start);
+        start = area_end;
+    }
+}
+
+static void consider(void *arg, struct proc_range range)
+{
+    struct space *space = arg;
+    const struct pager_config *config = &space->pager->config;
+    if (range.start < config->start_addr)
+        range.start = config->start_addr;
+    if (range.end > config->end_addr)
+        range.end = config->end_addr;
+    /* What is the agent's own is cut out; the pieces before and after it are ordinary memory. */
+    while (range.start < range.end) {
+        uint64_t end = range.end;
+        uint64_t next = range.end;
+        for (int i = 0; i < AGENT_OWN_RANGES; i++) {
+            const struct agent_range *own = &space->own[i];
+            if (own->end > range.start && own->start < end) {
+                end = own->start > range.start ? own->start : range.start;
+                next = own->end;
+            }
+        }
+        if (range.start < end)
+            take_over_new(space, range.start, end);
+        range.start = next;
+    }
+}
+
+static void look_at_maps(struct space *space)
+{
+    uint64_t begun = rpc_now_us();
+    space->look_again = false;
+    int err = proc_map_walk(space->proc, consider, space);
+    if (err && err != -ESRCH)
+        log_warn("Pager", "cannot read the memory map: %s", strerror(-err));
+    space->looked_us = rpc_now_us();
+    space->look_cost_us = space->looked_us - begun;
+}
+
+/* Ranges we believe to be registered and that are not: they were replaced in the moment between
+ * our look and the registration. Nothing of them has been taken out. */
+static void drop_unregistered(struct space *space)
+{
+    const struct area *area = area_map_after(space->areas, 0);
+    while (area) {
+        uint64_t end = area->end;
+        uint64_t start = area->start * PAGE_BYTES;
+        struct kpage_region region;
+        uint64_t next = 0;
+        int count = uffd_scan(proc_map_pagemap(space->proc), start, end * PAGE_BYTES,
+                              KPAGE_IS_PRESENT, KPAGE_IS_WPALLOWED, &region, 1, &next);
+        /* Quiet: else the range may be waiting for the event that says where its pages went. */
+        if (count == 1 && uffd_is_quiet(space->uffd)) {
+            events_unmap(space, region.start / PAGE_BYTES, region.end / PAGE_BYTES);
+            space->look_again = true;
+            end = region.end / PAGE_BYTES;
+        }
+        area = area_map_after(space->areas, end);
+    }
+}
+
+/* There is more resident than we know of: find it. */
+static void rescan(struct space *space)
+{
+    drop_unregistered(space);
+    look_at_maps(space);
+    const struct area *area = area_map_after(space->areas, 0);
+    while (area) {
+        uint64_t end = area->end;
+        adopt(space, area->start * PAGE_BYTES, end * PAGE_BYTES);
+        area = area_map_after(space->areas, end);
+    }
+}
+
+static void press(struct space *space)
+{
+    space->pressed = true;
+    space->sampled_resident = 0;
+    look_at_maps(space);
+    log_info("Pager", "%d: %llu MiB resident, near the budget of %llu MiB: managing %zu areas",
+             (int)space->pid, (unsigned long long)(space->anonymous_pages * PAGE_BYTES >> 20),
+             (unsigned long long)(space->pager->limit * PAGE_BYTES >> 20),
+             area_map_count(space->areas));
+}
+
+static void note_peaks(struct space *space)
+{
+    struct pager_counters *counters = &space->pager->counters;
+    uint64_t managed = space->anonymous_pages + page_table_count(space->table, PAGE_STAGED) +
+                       page_table_count(space->table, PAGE_REMOTE) +
+                       page_table_count(space->table, PAGE_FETCHING) +
+                       page_table_count(space->table, PAGE_READY);
+    counters->resident_pages = space->anonymous_pages;
+    counters->managed_pages = managed;
+    if (space->anonymous_pages > counters->peak_resident_pages)
+        counters->peak_resident_pages = space->anonymous_pages;
+    if (managed > counters->peak_managed_pages)
+        counters->peak_managed_pages = managed;
+    counters->table_bytes = page_table_bytes(space->table);
+}
+
+void look_tick(struct space *space, uint64_t now_us)
+{
+    struct proc_size size;
+    if (space->dead || proc_map_size(space->proc, &size))
+        return;
+    space->anonymous_pages = size.anonymous_pages;
+    space->sampled_resident = table_resident(space);
+    note_peaks(space);
+    if (!space->pressed) {
+        if (size.anonymous_pages >= space->pager->press)
+            press(space);
+        space->virtual_pages = size.virtual_pages;
+        return;
+    }
+    uint64_t known = space->sampled_resident;
+    bool unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
+    /* With thousands of mappings a look is not free: it may take a tenth of the time. */
+    bool affordable = now_us - space->looked_us > 9 * space->look_cost_us;
+    if ((space->look_again || size.virtual_pages != space->virtual_pages) &&
+        (affordable || unknown)) {
+        space->virtual_pages = size.virtual_pages;
+        look_at_maps(space);
+        known = table_resident(space);
+        unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
+    }
+    if (unknown && now_us - space->rescanned_us > space->rescan_wait_us) {
+        rescan(space);
+        /* What cannot be found (it cannot be managed) is looked for less and less often. */
+        bool found = table_resident(space) > known + UNKNOWN_MOST_BYTES / PAGE_BYTES / 4;
+        space->rescan_wait_us = found ? RESCAN_US : 2 * space->rescan_wait_us + RESCAN_US;
+        if (space->rescan_wait_us > RESCAN_MOST_US)
+            space->rescan_wait_us = RESCAN_MOST_US;
+        space->rescanned_us = rpc_now_us();
+    }
+}

@@ -1,0 +1,338 @@
+/* What leaves the program, and what becomes of it. */
+#include "space.h"
+
+#include "uffd.h"
+#include "../ini/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum {
+    POP_MOST = 4096,                /* queue entries looked at for one batch */
+    BARREN_MOST = 8,                /* batches in a row of which nothing could be moved */
+    BARREN_PAUSE_US = 20000,
+    MOVE_RETRY_US = 50,             /* mappings were changing: about a wake-up */
+    QUEUE_SLACK = 65536,
+};
+
+void reclaim_push(struct space *space, uint64_t page, bool proven)
+{
+    struct resident_entry entry = {page, page_table_renew(space->table, page)};
+    if (resident_queue_push(space->queue, entry, proven)) {
+        /* Not in the queue: the page just stays. */
+        log_warn("Pager", "out of memory for the resident queue");
+    }
+}
+
+/* ---- what the store may forget ---- */
+
+void reclaim_flush_drops(struct space *space)
+{
+    if (space->drop && space->drop->nranges > 0 &&
+        write_back_give(space->pager->write_back, &space->drop->item))
+        space->drop = NULL;
+}
+
+/* Forgetting only leaves pages in the store that nobody will ask for. */
+static void flush_drops_or_forget(struct space *space)
+{
+    reclaim_flush_drops(space);
+    free(space->drop);
+    space->drop = NULL;
+}
+
+static void drop_key(struct space *space, uint64_t key)
+{
+    struct drop *drop = space->drop;
+    if (drop && drop->nranges > 0) {
+        struct wire_range *last = &drop->ranges[drop->nranges - 1];
+        if (last->first + last->npages == key) {
+            last->npages++;
+            return;
+        }
+        if (drop->nranges == WIRE_MAX_RANGES) {
+            flush_drops_or_forget(space);
+            drop = NULL;
+        }
+    }
+    if (!drop) {
+        drop = space->drop = calloc(1, sizeof *drop);
+        if (!drop)
+            return;
+        drop->item.kind = WRITE_BACK_DROP;
+    }
+    drop->ranges[drop->nranges++] = (struct wire_range){key, 1};
+}
+
+void reclaim_drop_stored(struct space *space, uint64_t page)
+{
+    struct page_hash hash;
+    const struct area *area = area_map_find(space->areas, page);
+    enum page_state state = page_table_state(space->table, page);
+    if (area && (state == PAGE_STAGED || page_table_stored(space->table, page, &hash)))
+        drop_key(space, area_key(area, page));
+    page_table_clear_stored(space->table, page);
+}
+
+/* ---- choosing ---- */
+
+static bool is_live(void *arg, struct resident_entry entry)
+{
+    struct space *space = arg;
+    return page_table_state(space->table, entry.page) == PAGE_RESIDENT &&
+           page_table_generation(space->table, entry.page) == entry.generation;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a;
+    uint64_t right = *(const uint64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+static uint32_t choose(struct space *space, uint64_t *pages, uint64_t most)
+{
+    uint32_t count = 0;
+    struct resident_entry entry;
+    for (int popped = 0; popped < POP_MOST && count < most; popped++) {
+        if (!resident_queue_pop(space->queue, &entry))
+            break;
+        if (!is_live(space, entry))
+            continue;
+        if (proc_map_pinned(space->proc, entry.page))
+            reclaim_push(space, entry.page, true);
+        else
+            pages[count++] = entry.page;
+    }
+    qsort(pages, count, sizeof *pages, by_number);
+    return count;
+}
+
+static struct batch *free_batch(struct space *space)
+{
+    for (uint32_t i = 0; i < SPACE_BATCHES; i++)
+        if (!space->batch_used[i])
+            return &space->batches[i];
+    return NULL;
+}
+
+static bool send_command(struct space *space, const struct agent_command *command)
+{
+    size_t bytes = offsetof(struct agent_command, runs) +
+                   command->nruns * sizeof command->runs[0];
+    /* A program that has just been killed is found out by the hang-up. */
+    return send(space->agent, command, bytes, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)bytes;
+}
+
+static void fill_batch(struct space *space, struct batch *batch, const uint64_t *pages,
+                       uint32_t npages, struct agent_command *command)
+{
+    *command = (struct agent_command){.op = AGENT_EVICT, .batch = batch->index};
+    batch->npages = npages;
+    for (uint32_t i = 0; i < npages; i++) {
+        const struct area *area = area_map_find(space->areas, pages[i]);
+        batch->page[i] = pages[i];
+        batch->key[i] = area_key(area, pages[i]);
+        batch->taken[i] = false;
+        page_table_set(space->table, pages[i], PAGE_MOVING);
+        struct agent_run *last = command->nruns ? &command->runs[command->nruns - 1] : NULL;
+        if (last && last->addr + last->npages * PAGE_BYTES == pages[i] * PAGE_BYTES)
+            last->npages++;
+        else
+            command->runs[command->nruns++] = (struct agent_run){pages[i] * PAGE_BYTES, 1};
+    }
+}
+
+static bool populate_busy(struct space *space)
+{
+    struct agent_command command = {.op = AGENT_POPULATE, .nruns = space->nbusy};
+    memcpy(command.runs, space->busy_runs, space->nbusy * sizeof *command.runs);
+    space->nbusy = 0;
+    if (!send_command(space, &command))
+        return false;
+    space->work = AGENT_POPULATING;
+    return true;
+}
+
+/* A page leaves for good only from an area we know; resident pages outside of all areas cannot be. */
+static uint32_t only_known(struct space *space, uint64_t *pages, uint32_t npages)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < npages; i++)
+        if (area_map_find(space->areas, pages[i]))
+            pages[kept++] = pages[i];
+    return kept;
+}
+
+bool reclaim_step(struct space *space, uint64_t now_us)
+{
+    if (space->dead || !space->pressed || space->work != AGENT_IDLE || space->fork_fd >= 0)
+        return false;
+    if (space->nbusy > 0)
+        return populate_busy(space);
+    const struct pager *pager = space->pager;
+    uint64_t resident = pager_resident(space);
+    /* Begins above the high threshold and goes on down to the low one. */
+    space->reclaiming = resident > pager->high || (space->reclaiming && resident > pager->low);
+    if (!space->reclaiming)
+        return false;
+    if (now_us < space->barren_until_us || now_us < space->retry_move_us)
+        return false;
+    struct batch *batch = free_batch(space);
+    if (!batch)
+        return false;
+    look_at_threads(space, now_us);
+    uint64_t pages[BATCH_PAGES];
+    uint64_t most = resident - pager->low;
+    uint32_t npages = choose(space, pages, most < BATCH_PAGES ? most : BATCH_PAGES);
+    npages = only_known(space, pages, npages);
+    if (npages == 0) {
+        space->barren_until_us = now_us + BARREN_PAUSE_US;
+        space->look_again = true;
+        return false;
+    }
+    struct agent_command command;
+    fill_batch(space, batch, pages, npages, &command);
+    if (!send_command(space, &command)) {
+        for (uint32_t i = 0; i < npages; i++) {
+            page_table_set(space->table, pages[i], PAGE_RESIDENT);
+            reclaim_push(space, pages[i], false);
+        }
+        return false;
+    }
+    space->batch_used[batch->index] = true;
+    space->moving = batch;
+    space->work = AGENT_MOVING;
+    if (resident_queue_length(space->queue) >
+        2 * page_table_count(space->table, PAGE_RESIDENT) + QUEUE_SLACK)
+        resident_queue_compact(space->queue, is_live, space);
+    return true;
+}
+
+bool reclaim_is_hopeless(const struct space *space, uint64_t now_us)
+{
+    if (!space->pressed)
+        return true;
+    if (space->work != AGENT_IDLE || space->nbusy > 0)
+        return false;
+    for (int i = 0; i < SPACE_BATCHES; i++)
+        if (space->batch_used[i])
+            return false;
+    return now_us < space->barren_until_us;
+}
+
+/* ---- what the agent says ---- */
+
+static void on_moved(struct space *space, const struct agent_result *result)
+{
+    struct batch *batch = space->moving;
+    uint32_t moved = 0;
+    bool again = false;
+    for (uint32_t i = 0; i < batch->npages; i++) {
+        uint64_t page = batch->page[i];
+        switch (result->status[i]) {
+        case 0:
+            page_table_set(space->table, page, PAGE_STAGED);
+            page_table_set_evicted_at(space->table, page,
+                                      (uint16_t)(++space->evict_clock / 256) | 1);
+            batch->had[i] = page_table_stored(space->table, page, &batch->old[i]);
+            batch->taken[i] = true;
+            moved++;
+            continue;
+        case ENOENT:
+            /* Nothing there: dropped by the program, or by the kernel for it. */
+            reclaim_drop_stored(space, page);
+            page_table_set(space->table, page, PAGE_ZERO);
+            batch->page[i] = NO_PAGE;
+            continue;
+        case EBUSY:
+            if (space->nbusy < AGENT_BATCH_PAGES)
+                space->busy_runs[space->nbusy++] = (struct agent_run){page * PAGE_BYTES, 1};
+            break;
+        case EAGAIN:
+            again = true;
+            break;
+        default:
+            break;
+        }
+        page_table_set(space->table, page, PAGE_RESIDENT);
+        reclaim_push(space, page, result->status[i] != EAGAIN);
+        batch->page[i] = NO_PAGE;
+    }
+    space->pager->counters.pages_evicted += moved;
+    space->retry_move_us = again ? rpc_now_us() + MOVE_RETRY_US : 0;
+    space->barren = moved || again ? 0 : space->barren + 1;
+    if (space->barren >= BARREN_MOST) {
+        space->barren = 0;
+        space->barren_until_us = rpc_now_us() + BARREN_PAUSE_US;
+        space->nbusy = 0;
+    }
+    space->work = AGENT_COPYING;
+}
+
+void reclaim_on_agent(struct space *space, const struct agent_result *result)
+{
+    if (result->op == AGENT_MOVED && space->work == AGENT_MOVING) {
+        on_moved(space, result);
+    } else if (result->op == AGENT_COPIED && space->work == AGENT_COPYING) {
+        struct batch *batch = space->moving;
+        space->moving = NULL;
+        space->work = AGENT_IDLE;
+        /* Before the batch: a drop that came after it would take what the batch stores. */
+        flush_drops_or_forget(space);
+        if (!write_back_give(space->pager->write_back, &batch->item)) {
+            log_fatal("Pager", "the write-back does not take any more");
+            pager_fail(space->pager);
+        }
+    } else if (result->op == AGENT_POPULATED && space->work == AGENT_POPULATING) {
+        space->work = AGENT_IDLE;
+    } else {
+        log_fatal("Pager", "the agent said %u while doing %d", result->op, (int)space->work);
+        pager_fail(space->pager);
+    }
+}
+
+/* ---- what the write-back hands back ---- */
+
+void reclaim_take_back(struct space *space, struct batch *batch)
+{
+    struct pager *pager = space->pager;
+    if (batch->status != WIRE_OK && !space->dead) {
+        log_fatal("Pager", "pages cannot be stored: %s: %s", wire_status_name(batch->status),
+                  batch->detail);
+        pager_fail(pager);
+        return;                     /* the batch stays: its pages are still only here */
+    }
+    for (uint32_t i = 0; i < batch->npages && !space->dead; i++) {
+        uint64_t page = batch->page[i];
+        if (page == NO_PAGE || batch->outcome[i] == OUTCOME_SKIP)
+            continue;
+        if (batch->outcome[i] == OUTCOME_ZERO) {
+            struct page_hash hash;
+            if (page_table_stored(space->table, page, &hash))
+                reclaim_drop_stored(space, page);
+            page_table_set(space->table, page, PAGE_ZERO);
+            pager->counters.pages_zero_dropped++;
+            continue;
+        }
+        page_table_set_stored(space->table, page, batch->hash[i]);
+        page_table_set(space->table, page, PAGE_REMOTE);
+        pager->counters.pages_clean_dropped += batch->outcome[i] == OUTCOME_CLEAN;
+    }
+    space->batch_used[batch->index] = false;
+}
+
+struct batch *reclaim_find_staged(struct space *space, uint64_t page, uint32_t *at)
+{
+    for (uint32_t b = 0; b < SPACE_BATCHES; b++) {
+        struct batch *batch = &space->batches[b];
+        for (uint32_t i = 0; space->batch_used[b] && i < batch->npages; i++)
+            if (batch->page[i] == page) {
+                *at = i;
+                return batch;
+            }
+    }
+    return NULL;
+}

@@ -1,0 +1,264 @@
+#include "proc_map.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+    PAGE = 4096,
+    /* glibc's struct pthread is 2304 bytes; the robust list's head lies in the middle of it, and
+     * the thread's static TLS right below it. */
+    BLOCK_BELOW_BYTES = 4096,
+    BLOCK_ABOVE_BYTES = 4096,
+};
+
+struct thread {
+    pid_t tid;
+    bool seen;
+    uint64_t first_page, last_page; /* 0, 0: none known */
+};
+
+struct proc_map {
+    pid_t pid;
+    int dir, statm, maps, pagemap;
+    char *text;                     /* of the maps */
+    size_t text_cap;
+    struct thread *threads;
+    size_t nthreads, threads_cap;
+};
+
+int proc_map_open(struct proc_map **out, pid_t pid)
+{
+    struct proc_map *map = calloc(1, sizeof *map);
+    if (!map)
+        return -ENOMEM;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d", pid);
+    map->pid = pid;
+    map->dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    map->statm = openat(map->dir, "statm", O_RDONLY | O_CLOEXEC);
+    map->maps = openat(map->dir, "maps", O_RDONLY | O_CLOEXEC);
+    map->pagemap = openat(map->dir, "pagemap", O_RDONLY | O_CLOEXEC);
+    if (map->dir < 0 || map->statm < 0 || map->maps < 0 || map->pagemap < 0) {
+        int err = -errno;
+        proc_map_close(&map);
+        return err;
+    }
+    *out = map;
+    return 0;
+}
+
+static void shut(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+void proc_map_close(struct proc_map **map)
+{
+    if (!*map)
+        return;
+    shut((*map)->dir);
+    shut((*map)->statm);
+    shut((*map)->maps);
+    shut((*map)->pagemap);
+    free((*map)->text);
+    free((*map)->threads);
+    free(*map);
+    *map = NULL;
+}
+
+int proc_map_pagemap(const struct proc_map *map)
+{
+    return map->pagemap;
+}
+
+int proc_map_size(struct proc_map *map, struct proc_size *out)
+{
+    char text[256];
+    ssize_t got = pread(map->statm, text, sizeof text - 1, 0);
+    if (got <= 0)
+        return got < 0 ? -errno : -ESRCH;
+    text[got] = 0;
+    uint64_t size, resident, shared;
+    if (sscanf(text, "%" SCNu64 " %" SCNu64 " %" SCNu64, &size, &resident, &shared) != 3)
+        return -EPROTO;
+    if (size == 0)
+        return -ESRCH;              /* exiting: its memory is gone already */
+    out->virtual_pages = size;
+    out->resident_pages = resident;
+    out->anonymous_pages = resident > shared ? resident - shared : 0;
+    return 0;
+}
+
+static const char *parse_hex(const char *at, uint64_t *out)
+{
+    uint64_t value = 0;
+    const char *begin = at;
+    for (;; at++) {
+        unsigned digit;
+        if (*at >= '0' && *at <= '9')
+            digit = (unsigned)(*at - '0');
+        else if (*at >= 'a' && *at <= 'f')
+            digit = (unsigned)(*at - 'a') + 10;
+        else
+            break;
+        value = value << 4 | digit;
+    }
+    *out = value;
+    return at == begin ? NULL : at;
+}
+
+bool proc_map_parse(const char *line, struct proc_range *out)
+{
+    /* 7f00-7f01 rw-p 00000000 00:00 0    [heap] */
+    const char *at = parse_hex(line, &out->start);
+    if (!at || *at != '-')
+        return false;
+    at = parse_hex(at + 1, &out->end);
+    if (!at || strncmp(at, " rw-p ", 6) != 0)
+        return false;
+    at = strchr(at + 6, ' ');       /* past the offset */
+    if (!at || strncmp(at, " 00:00 0", 8) != 0)
+        return false;
+    at += 8;
+    while (*at == ' ')
+        at++;
+    return *at == '\0' || *at == '\n' || strncmp(at, "[heap]", 6) == 0 ||
+           strncmp(at, "[anon:", 6) == 0;
+}
+
+/* The whole file in one buffer. It comes in pieces of at most a page; mappings that change between
+ * two pieces may be missed or seen twice, which the next look puts right. */
+static int read_maps(struct proc_map *map, size_t *len)
+{
+    if (lseek(map->maps, 0, SEEK_SET) < 0)
+        return -errno;
+    *len = 0;
+    for (;;) {
+        if (map->text_cap - *len < 2 * PAGE) {
+            size_t cap = map->text_cap ? 2 * map->text_cap : 64 * 1024;
+            char *text = realloc(map->text, cap);
+            if (!text)
+                return -ENOMEM;
+            map->text = text;
+            map->text_cap = cap;
+        }
+        ssize_t got = read(map->maps, map->text + *len, map->text_cap - *len - 1);
+        if (got < 0)
+            return -errno;
+        if (got == 0)
+            break;
+        *len += (size_t)got;
+    }
+    map->text[*len] = 0;
+    return *len == 0 ? -ESRCH : 0;
+}
+
+int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_range range), void *arg)
+{
+    size_t len = 0;
+    int err = read_maps(map, &len);
+    if (err)
+        return err;
+    for (char *line = map->text; line < map->text + len;) {
+        char *end = strchr(line, '\n');
+        if (!end)
+            break;
+        *end = 0;
+        struct proc_range range;
+        if (proc_map_parse(line, &range) && range.start < range.end)
+            each(arg, range);
+        line = end + 1;
+    }
+    return 0;
+}
+
+static struct thread *find_thread(struct proc_map *map, pid_t tid)
+{
+    for (size_t i = 0; i < map->nthreads; i++)
+        if (map->threads[i].tid == tid)
+            return &map->threads[i];
+    if (map->nthreads == map->threads_cap) {
+        size_t cap = map->threads_cap ? 2 * map->threads_cap : 32;
+        struct thread *threads = realloc(map->threads, cap * sizeof *threads);
+        if (!threads)
+            return NULL;
+        map->threads = threads;
+        map->threads_cap = cap;
+    }
+    struct thread *thread = &map->threads[map->nthreads++];
+    *thread = (struct thread){.tid = tid};
+    return thread;
+}
+
+int proc_map_look_at_threads(struct proc_map *map)
+{
+    int fd = openat(map->dir, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        int err = -errno;
+        shut(fd);
+        return err == -ENOENT ? -ESRCH : err;
+    }
+    for (size_t i = 0; i < map->nthreads; i++)
+        map->threads[i].seen = false;
+    int err = 0;
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (tid <= 0)
+            continue;
+        struct thread *thread = find_thread(map, tid);
+        if (!thread) {
+            err = -ENOMEM;
+            break;
+        }
+        thread->seen = true;
+        if (thread->last_page)
+            continue;
+        struct robust_list_head *head = NULL;
+        size_t len = 0;
+        if (syscall(SYS_get_robust_list, tid, &head, &len) == 0 && head) {
+            thread->first_page = ((uint64_t)head - BLOCK_BELOW_BYTES) / PAGE;
+            thread->last_page = ((uint64_t)head + BLOCK_ABOVE_BYTES) / PAGE;
+        }
+    }
+    closedir(dir);
+    size_t kept = 0;
+    for (size_t i = 0; i < map->nthreads; i++)
+        if (map->threads[i].seen)
+            map->threads[kept++] = map->threads[i];
+    map->nthreads = kept;
+    return err;
+}
+
+bool proc_map_pinned(const struct proc_map *map, uint64_t page)
+{
+    for (size_t i = 0; i < map->nthreads; i++)
+        if (page >= map->threads[i].first_page && page <= map->threads[i].last_page)
+            return true;
+    return false;
+}
+
+uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid)
+{
+    char path[64];
+    char text[128];
+    snprintf(path, sizeof path, "task/%d/schedstat", tid);
+    int fd = openat(map->dir, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t got = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (got <= 0)
+        return 0;
+    text[got] = 0;
+    return strtoull(text, NULL, 10) / 1000;     /* nanoseconds on a processor */
+}

@@ -1,0 +1,55 @@
+/*
+ * proc_map: what /proc says of a program: its mappings, its size, its threads.
+ *
+ * Thread: the pager's. Reads files under /proc; never waits for the program. Every function gives
+ * -ESRCH when the program is gone.
+ */
+#ifndef EDM_CLIENT_PROC_MAP_H
+#define EDM_CLIENT_PROC_MAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct proc_map;
+
+/* Opens /proc/PID. 0 or -errno. */
+int proc_map_open(struct proc_map **out, pid_t pid) __attribute__((warn_unused_result));
+void proc_map_close(struct proc_map **map);
+
+/* Descriptor of /proc/PID/pagemap, for uffd_scan(); owned by MAP. */
+int proc_map_pagemap(const struct proc_map *map);
+
+struct proc_size {
+    uint64_t virtual_pages;
+    uint64_t resident_pages;        /* all kinds */
+    uint64_t anonymous_pages;       /* resident, not of a file or shared */
+};
+
+int proc_map_size(struct proc_map *map, struct proc_size *out) __attribute__((warn_unused_result));
+
+/* A mapping that can be managed: private, anonymous, readable and writable, not executable, and
+ * none of the kernel's own ([stack], [vdso]). Addresses in bytes. */
+struct proc_range {
+    uint64_t start, end;
+};
+
+/* True, and the range in *OUT, when LINE (of /proc/PID/maps) describes such a mapping. */
+bool proc_map_parse(const char *line, struct proc_range *out);
+
+/* Calls EACH for every such mapping, in order. 0 or -errno. */
+int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_range range), void *arg)
+    __attribute__((warn_unused_result));
+
+/* Looks at the program's threads. The kernel writes to a thread's control block when the thread is
+ * ending, at a point where it cannot wait for a page: those pages must stay. */
+int proc_map_look_at_threads(struct proc_map *map) __attribute__((warn_unused_result));
+
+/* Processor time of one of the program's threads, in microseconds; 0 when it cannot be known. */
+uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid);
+
+/* Whether PAGE (a page number) must stay, by the last look at the threads. */
+bool proc_map_pinned(const struct proc_map *map, uint64_t page);
+
+#endif

@@ -1,0 +1,238 @@
+#include "program.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SCRIPT_DEPTH = 4, HEADER_BYTES = 4096, CANNOT_RUN = 126, NOT_FOUND = 127 };
+
+static bool has_interpreter(int fd, const Elf64_Ehdr *header)
+{
+    for (int i = 0; i < header->e_phnum; i++) {
+        Elf64_Phdr part;
+        off_t at = (off_t)(header->e_phoff + (uint64_t)i * header->e_phentsize);
+        if (pread(fd, &part, sizeof part, at) != (ssize_t)sizeof part)
+            return false;
+        if (part.p_type == PT_INTERP)
+            return true;
+    }
+    return false;
+}
+
+static int check_elf(int fd, const char *path, const char *bytes, size_t len, char *why,
+                     size_t why_cap)
+{
+    Elf64_Ehdr header;
+    if (len < sizeof header) {
+        snprintf(why, why_cap, "%s: not a whole program", path);
+        return CANNOT_RUN;
+    }
+    memcpy(&header, bytes, sizeof header);
+    if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != EM_X86_64) {
+        snprintf(why, why_cap, "%s: not a 64-bit x86 program: EDM cannot manage it", path);
+        return CANNOT_RUN;
+    }
+    if (!has_interpreter(fd, &header)) {
+        snprintf(why, why_cap, "%s: statically linked: EDM can manage only dynamically linked programs "
+                 "for now", path);
+        return CANNOT_RUN;
+    }
+    struct stat info;
+    if (fstat(fd, &info) == 0 && (info.st_mode & (S_ISUID | S_ISGID)) && geteuid() != 0) {
+        snprintf(why, why_cap, "%s: runs with another user's rights (set-user-ID): EDM cannot manage it",
+                 path);
+        return CANNOT_RUN;
+    }
+    return 0;
+}
+
+/* "#!/usr/bin/env python3" -> the file that will be run in the end. */
+static int check_script(const char *path, const char *bytes, size_t len, int depth, char *why,
+                        size_t why_cap);
+
+static int check(const char *path, int depth, char *why, size_t why_cap)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        /* Executable but not readable: let exec decide. */
+        if (errno == EACCES)
+            return 0;
+        snprintf(why, why_cap, "%s: %s", path, strerror(errno));
+        return errno == ENOENT ? NOT_FOUND : CANNOT_RUN;
+    }
+    char bytes[HEADER_BYTES];
+    ssize_t got = pread(fd, bytes, sizeof bytes - 1, 0);
+    int result = 0;
+    if (got >= SELFMAG && memcmp(bytes, ELFMAG, SELFMAG) == 0)
+        result = check_elf(fd, path, bytes, (size_t)got, why, why_cap);
+    else if (got >= 2 && bytes[0] == '#' && bytes[1] == '!')
+        result = check_script(path, bytes, (size_t)got, depth, why, why_cap);
+    close(fd);
+    return result;
+}
+
+static int check_script(const char *path, const char *bytes, size_t len, int depth, char *why,
+                        size_t why_cap)
+{
+    char line[PATH_MAX];
+    size_t end = 2;
+    while (end < len && bytes[end] != '\n' && end < sizeof line)
+        end++;
+    snprintf(line, sizeof line, "%.*s", (int)(end - 2), bytes + 2);
+    char *rest = NULL;
+    const char *interpreter = strtok_r(line, " \t", &rest);
+    if (!interpreter || depth == 0)
+        return 0;
+    if (access(interpreter, X_OK)) {
+        snprintf(why, why_cap, "%s: its interpreter %s: %s", path, interpreter, strerror(errno));
+        return CANNOT_RUN;
+    }
+    return check(interpreter, depth - 1, why, why_cap);
+}
+
+int program_check(const char *path, char *why, size_t why_cap)
+{
+    return check(path, SCRIPT_DEPTH, why, why_cap);
+}
+
+/* 0: PATH can be run. Otherwise errno's value. */
+static int try_path(const char *path)
+{
+    struct stat info;
+    if (stat(path, &info))
+        return errno;
+    if (S_ISDIR(info.st_mode))
+        return EISDIR;
+    return access(path, X_OK) ? errno : 0;
+}
+
+static int search_path(const char *name, char path[PATH_MAX])
+{
+    const char *at = getenv("PATH");
+    if (!at)
+        at = "/usr/local/bin:/usr/bin:/bin";
+    int worst = ENOENT;
+    for (;;) {
+        size_t len = strcspn(at, ":");
+        int written = snprintf(path, PATH_MAX, "%.*s%s%s", (int)len, at, len ? "/" : "./", name);
+        if (written > 0 && written < PATH_MAX) {
+            int err = try_path(path);
+            if (!err)
+                return 0;
+            if (err != ENOENT && err != ENOTDIR)
+                worst = err;
+        }
+        if (!at[len])
+            return worst;
+        at += len + 1;
+    }
+}
+
+int program_find(const char *name, char path[PATH_MAX], char *why, size_t why_cap)
+{
+    int err;
+    if (strchr(name, '/')) {
+        err = snprintf(path, PATH_MAX, "%s", name) < PATH_MAX ? try_path(path) : ENAMETOOLONG;
+    } else {
+        err = name[0] ? search_path(name, path) : ENOENT;
+    }
+    if (err == ENOENT || err == ENOTDIR) {
+        snprintf(why, why_cap, "%s: %s", name[0] ? name : "''",
+                 strchr(name, '/') ? strerror(err) : "command not found");
+        return NOT_FOUND;
+    }
+    if (err) {
+        snprintf(why, why_cap, "%s: %s", name, strerror(err));
+        return CANNOT_RUN;
+    }
+    return program_check(path, why, why_cap);
+}
+
+/* The environment with the agent in it. Freed by nobody: the child execs, the parent goes on. */
+static char **make_environment(const char *agent, const char *socket)
+{
+    size_t count = 0;
+    while (environ[count])
+        count++;
+    char **made = calloc(count + 3, sizeof *made);
+    if (!made)
+        return NULL;
+    const char *before = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (strncmp(environ[i], "LD_PRELOAD=", 11) == 0)
+            before = environ[i] + 11;
+        else if (strncmp(environ[i], "EDM_AGENT=", 10) != 0)
+            made[n++] = environ[i];
+    }
+    char *preload, *where;
+    if (asprintf(&preload, "LD_PRELOAD=%s%s%s", agent, before && before[0] ? ":" : "",
+                 before ? before : "") < 0 ||
+        asprintf(&where, "EDM_AGENT=%s", socket) < 0) {
+        free(made);
+        return NULL;
+    }
+    made[n++] = preload;
+    made[n] = where;
+    return made;
+}
+
+/* In the child: only what is allowed between fork and exec. */
+static void be_program(const char *path, char *const *argv, char **environment, int go_fd,
+                       int error_fd, pid_t parent)
+{
+    char byte;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent || read(go_fd, &byte, 1) != 1)
+        _exit(125);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execve(path, argv, environment);
+    int err = errno;
+    if (err == ENOEXEC) {
+        /* A script without a first line that says so: the shell's, as the shell does. */
+        char *shell[1024] = {"/bin/sh", (char *)path};
+        for (int i = 1; argv[i - 1] && i < 1022; i++)
+            shell[i + 1] = argv[i];
+        execve("/bin/sh", shell, environment);
+        err = errno;
+    }
+    ssize_t written = write(error_fd, &err, sizeof err);
+    _exit(written < 0 ? 125 : CANNOT_RUN);
+}
+
+pid_t program_start(const char *path, char *const *argv, const char *agent, const char *socket,
+                    int go_fd, int *error_fd)
+{
+    char **environment = make_environment(agent, socket);
+    int report[2];
+    if (!environment)
+        return -ENOMEM;
+    if (pipe2(report, O_CLOEXEC)) {
+        int err = -errno;
+        free(environment);
+        return err;
+    }
+    pid_t parent = getpid();
+    pid_t child = fork();
+    if (child == 0)
+        be_program(path, argv, environment, go_fd, report[1], parent);
+    int err = -errno;
+    close(report[1]);
+    free(environment);
+    if (child < 0) {
+        close(report[0]);
+        return err;
+    }
+    *error_fd = report[0];
+    return child;
+}

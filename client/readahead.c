@@ -1,0 +1,110 @@
+#include "readahead.h"
+
+#include <stddef.h>
+#include <string.h>
+
+enum {
+    FIRST_WINDOW = 4,
+    NEAR_PAGES = 8,                 /* this close to a single fault makes it a stream */
+    AHEAD_FROM_WINDOW = 8,          /* shorter streams are not worth a second request */
+};
+
+/* NPAGES pages from FROM in DIRECTION, as a range; stops at page 0. */
+static struct readahead_range range_from(uint64_t from, uint32_t npages, int direction)
+{
+    if (direction >= 0)
+        return (struct readahead_range){from, npages};
+    if (from + 1 < npages)
+        npages = (uint32_t)(from + 1);
+    return (struct readahead_range){from + 1 - npages, npages};
+}
+
+static uint64_t step(uint64_t page, uint32_t npages, int direction)
+{
+    if (direction >= 0)
+        return page + npages;
+    return page >= npages ? page - npages : 0;
+}
+
+/* How far PAGE lies beyond where STREAM expects its next fault, in the stream's direction. */
+static int64_t beyond(const struct readahead_stream *stream, uint64_t page)
+{
+    int64_t distance = (int64_t)(page - stream->next);
+    return stream->direction < 0 ? -distance : distance;
+}
+
+static struct readahead_stream *find(struct readahead *readahead, uint64_t page)
+{
+    for (int i = 0; i < READAHEAD_STREAMS; i++) {
+        struct readahead_stream *stream = &readahead->streams[i];
+        if (stream->used_at == 0 || stream->direction == 0)
+            continue;
+        int64_t distance = beyond(stream, page);
+        /* A little behind is the same stream too: several threads do not fault in order. */
+        if (distance >= -(int64_t)NEAR_PAGES && distance < 2 * (int64_t)stream->window)
+            return stream;
+    }
+    for (int i = 0; i < READAHEAD_STREAMS; i++) {
+        struct readahead_stream *stream = &readahead->streams[i];
+        if (stream->used_at == 0 || stream->direction != 0)
+            continue;
+        int64_t distance = (int64_t)(page - stream->next);
+        if (distance != 0 && distance >= -NEAR_PAGES && distance <= NEAR_PAGES) {
+            stream->direction = distance > 0 ? 1 : -1;
+            stream->window = FIRST_WINDOW / 2;
+            return stream;
+        }
+    }
+    return NULL;
+}
+
+static struct readahead_stream *oldest(struct readahead *readahead)
+{
+    struct readahead_stream *oldest = &readahead->streams[0];
+    for (int i = 1; i < READAHEAD_STREAMS; i++)
+        if (readahead->streams[i].used_at < oldest->used_at)
+            oldest = &readahead->streams[i];
+    return oldest;
+}
+
+static void widen(struct readahead_stream *stream)
+{
+    stream->window *= 2;
+    if (stream->window > READAHEAD_MAX_PAGES)
+        stream->window = READAHEAD_MAX_PAGES;
+}
+
+struct readahead_plan readahead_miss(struct readahead *readahead, uint64_t page)
+{
+    struct readahead_plan plan = {{page, 1}, {page, 0}};
+    struct readahead_stream *stream = find(readahead, page);
+    if (!stream) {
+        stream = oldest(readahead);
+        *stream = (struct readahead_stream){page, page, 0, 1, ++readahead->clock};
+        return plan;
+    }
+    stream->used_at = ++readahead->clock;
+    widen(stream);
+    int direction = stream->direction;
+    plan.demand = range_from(page, stream->window, direction);
+    stream->next = stream->edge = step(page, stream->window, direction);
+    if (stream->window >= AHEAD_FROM_WINDOW) {
+        plan.ahead = range_from(stream->edge, stream->window, direction);
+        stream->edge = step(stream->edge, stream->window, direction);
+    }
+    return plan;
+}
+
+struct readahead_plan readahead_hit(struct readahead *readahead, uint64_t page)
+{
+    struct readahead_plan plan = {{page, 0}, {page, 0}};
+    struct readahead_stream *stream = find(readahead, page);
+    if (!stream || stream->direction == 0)
+        return plan;
+    stream->used_at = ++readahead->clock;
+    widen(stream);
+    plan.ahead = range_from(stream->edge, stream->window, stream->direction);
+    stream->next = stream->edge;
+    stream->edge = step(stream->edge, stream->window, stream->direction);
+    return plan;
+}

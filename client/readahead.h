@@ -1,0 +1,50 @@
+/*
+ * readahead: which pages will be wanted next.
+ *
+ * Pure. Follows several streams at once, ascending and descending, told apart by place. A fault
+ * close behind another one begins a stream; each fault where the stream was expected doubles its
+ * window, up to READAHEAD_MAX_PAGES. Behind the window that is fetched for the fault (the demand)
+ * lies a second one (the ahead) that is fetched at the same time but kept by the pager until a
+ * fault shows that it is wanted: so a stream waits for the network only at its beginning.
+ *
+ * Thread: the pager's.
+ */
+#ifndef EDM_CLIENT_READAHEAD_H
+#define EDM_CLIENT_READAHEAD_H
+
+#include <stdint.h>
+
+enum { READAHEAD_STREAMS = 32, READAHEAD_MAX_PAGES = 64 };
+
+struct readahead_stream {
+    uint64_t next;                  /* where the next fault is expected */
+    uint64_t edge;                  /* the first page not asked for yet */
+    int32_t direction;              /* +1, -1; 0: one fault only so far */
+    uint32_t window;                /* pages */
+    uint64_t used_at;
+};
+
+/* Plain data so that it can be part of its owner; all zero to begin with. */
+struct readahead {
+    struct readahead_stream streams[READAHEAD_STREAMS];
+    uint64_t clock;
+};
+
+/* Pages as [first, first + npages); npages may be 0. */
+struct readahead_range {
+    uint64_t first;
+    uint32_t npages;
+};
+
+struct readahead_plan {
+    struct readahead_range demand;  /* holds the faulting page */
+    struct readahead_range ahead;
+};
+
+/* A fault on PAGE, which has to be fetched. */
+struct readahead_plan readahead_miss(struct readahead *readahead, uint64_t page);
+
+/* A fault on PAGE, which had been fetched ahead: what to fetch next. demand is empty. */
+struct readahead_plan readahead_hit(struct readahead *readahead, uint64_t page);
+
+#endif

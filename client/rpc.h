@@ -1,0 +1,83 @@
+/*
+ * rpc: requests to the shards, and their answers.
+ *
+ * One DEALER socket a shard. A request is sent again until it is answered (every method may be
+ * repeated, see PROTOCOL.md) or until it has waited as long as the run is configured to wait. Its
+ * callback runs exactly once, from rpc_process(), if rpc_call() returned 0, and never otherwise.
+ * Answers that are late, unknown or double are counted and dropped.
+ *
+ * Thread: whoever made it; the callback runs on that thread.
+ */
+#ifndef EDM_CLIENT_RPC_H
+#define EDM_CLIENT_RPC_H
+
+#include "../proto/wire.h"
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct rpc;
+
+struct rpc_counters {
+    uint64_t bytes_sent, bytes_received;    /* headers and bodies, as sent and received */
+    uint64_t retries;                       /* requests sent again */
+    uint64_t strays;                        /* answers nobody waited for, or not understood */
+};
+
+/* The answer to one request. BODY lies in memory that is valid until the callback returns; to keep
+ * it, take it with rpc_keep_body(). STATUS is the reply's, or WIRE_UNAVAILABLE when none came; then
+ * REPLY is NULL. */
+struct rpc_answer {
+    uint8_t status;
+    uint32_t shard;
+    const struct wire_reply *reply;
+    const char *body;
+    size_t body_bytes;
+    const char *detail;             /* for people; never NULL */
+    struct rpc_body *kept;          /* rpc's own */
+};
+
+typedef void rpc_callback(void *arg, struct rpc_answer *answer);
+
+/* A body taken out of an answer. */
+struct rpc_body;
+struct rpc_body *rpc_keep_body(struct rpc_answer *answer);     /* NULL: no memory */
+const char *rpc_body_bytes(const struct rpc_body *body);
+void rpc_body_destroy(struct rpc_body **body);
+
+/* ZMQ: a context that outlives this. ENDPOINTS: as checked by config_check_endpoint(). PART: the
+ * name for log lines. 0 or -errno. */
+int rpc_new(struct rpc **out, void *zmq, char *const *endpoints, uint32_t nshards, uint32_t wait_ms,
+            const char *part) __attribute__((warn_unused_result));
+
+/* Ends all requests without calling back, and closes the sockets. */
+void rpc_destroy(struct rpc **rpc);
+
+/* Sends REQUEST (its id is set here) to a shard, with a copy of BODY. 0 or -errno. */
+int rpc_call(struct rpc *rpc, uint32_t shard, struct wire_request *request, const void *body,
+             size_t body_bytes, rpc_callback *callback, void *arg)
+    __attribute__((warn_unused_result));
+
+/* Takes in what has arrived, sends again what is due, and runs callbacks. Does not block. To be
+ * called after poll() whatever it returned, and again before sleeping (the descriptors are
+ * edge-triggered). Returns the number of callbacks run. */
+int rpc_process(struct rpc *rpc);
+
+/* Descriptors to wait for: one a shard, POLLIN. */
+uint32_t rpc_poll_fds(struct rpc *rpc, struct pollfd *out);
+
+/* Milliseconds until rpc_process() has something to do of itself; -1: nothing. */
+int rpc_timeout_ms(const struct rpc *rpc);
+
+uint32_t rpc_outstanding(const struct rpc *rpc);
+
+/* Whether some shard has left a request unanswered for a while. */
+bool rpc_is_waiting(const struct rpc *rpc);
+struct rpc_counters rpc_counters(const struct rpc *rpc);
+
+/* Monotonic time. */
+uint64_t rpc_now_us(void);
+
+#endif

@@ -1,0 +1,119 @@
+#include "run_dir.h"
+
+#include "agent_image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { CONNECTIONS_WAITING = 64 };
+
+/* Whether code can be mapped from a file in PATH: not so where it is mounted noexec. */
+static int try_exec(const char *path)
+{
+    char name[120];
+    snprintf(name, sizeof name, "%s/try", path);
+    int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0700);
+    if (fd < 0)
+        return -errno;
+    int err = 0;
+    if (ftruncate(fd, 4096)) {
+        err = -errno;
+    } else {
+        void *at = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+        if (at == MAP_FAILED)
+            err = -errno;
+        else
+            munmap(at, 4096);
+    }
+    close(fd);
+    unlink(name);
+    return err;
+}
+
+static int try_base(struct run_dir *dir, const char *base)
+{
+    if (!base || base[0] != '/' || strlen(base) > sizeof dir->path - sizeof "/edm-XXXXXX")
+        return -ENAMETOOLONG;
+    snprintf(dir->path, sizeof dir->path, "%s/edm-XXXXXX", base);
+    if (!mkdtemp(dir->path))
+        return -errno;
+    int err = try_exec(dir->path);
+    if (err)
+        rmdir(dir->path);
+    return err;
+}
+
+int run_dir_make(struct run_dir *dir, char *why, size_t why_cap)
+{
+    *dir = (struct run_dir){.listen_fd = -1};
+    const char *const bases[] = {getenv("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"};
+    int err = -ENOENT;
+    for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
+        err = try_base(dir, bases[i]);
+        if (!err)
+            break;
+    }
+    if (err) {
+        snprintf(why, why_cap, "no temporary directory from which code may be mapped ($TMPDIR, /tmp, "
+                 "/var/tmp, /dev/shm): %s; set TMPDIR to one that is writable and not mounted noexec",
+                 strerror(-err));
+        return err;
+    }
+    snprintf(dir->agent, sizeof dir->agent, "%s/agent.so", dir->path);
+    snprintf(dir->socket, sizeof dir->socket, "%s/agent.sock", dir->path);
+    return 0;
+}
+
+static int write_agent(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0700);
+    if (fd < 0)
+        return -errno;
+    size_t done = 0;
+    int err = 0;
+    while (done < agent_image_bytes() && !err) {
+        ssize_t written = write(fd, agent_image + done, agent_image_bytes() - done);
+        if (written < 0 && errno != EINTR)
+            err = -errno;
+        else if (written > 0)
+            done += (size_t)written;
+    }
+    if (close(fd) && !err)
+        err = -errno;
+    return err;
+}
+
+static int listen_at(const char *path)
+{
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, CONNECTIONS_WAITING)) {
+        int err = -errno;
+        close(fd);
+        return err;
+    }
+    return fd;
+}
+
+int run_dir_fill(struct run_dir *dir, char *why, size_t why_cap)
+{
+    int err = write_agent(dir->agent);
+    if (!err) {
+        dir->listen_fd = listen_at(dir->socket);
+        err = dir->listen_fd < 0 ? dir->listen_fd : 0;
+    }
+    if (err)
+        snprintf(why, why_cap, "cannot fill %s: %s", dir->path, strerror(-err));
+    return err;
+}

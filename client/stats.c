@@ -1,0 +1,118 @@
+#include "stats.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { PAGE = 4096 };
+
+static void write_string(FILE *file, const char *text)
+{
+    fputc('"', file);
+    for (const unsigned char *at = (const unsigned char *)text; *at; at++) {
+        if (*at == '"' || *at == '\\')
+            fprintf(file, "\\%c", *at);
+        else if (*at < 0x20 || *at >= 0x7f)
+            /* Bytes that are not ASCII: as Latin-1, so that the file is JSON whatever they are. */
+            fprintf(file, "\\u%04x", *at);
+        else
+            fputc(*at, file);
+    }
+    fputc('"', file);
+}
+
+static void number(FILE *file, const char *key, uint64_t value, const char *end)
+{
+    fprintf(file, "\"%s\": %" PRIu64 "%s", key, value, end);
+}
+
+static void write_faults(FILE *file, const struct pager_counters *pager)
+{
+    fputs("  \"faults\": {", file);
+    number(file, "remote", pager->faults_remote, ", ");
+    number(file, "zero", pager->faults_zero, ", ");
+    number(file, "staged", pager->faults_staged, ", ");
+    number(file, "write", pager->faults_write, "},\n  ");
+    const struct histogram *us = &pager->fault_us;
+    fputs("\"fault_us\": {", file);
+    number(file, "p50", histogram_quantile_us(us, 0.5), ", ");
+    number(file, "p99", histogram_quantile_us(us, 0.99), ", ");
+    number(file, "p999", histogram_quantile_us(us, 0.999), ", ");
+    number(file, "max", us->max_us, ", ");
+    number(file, "count", us->count, "},\n");
+}
+
+static void write_pages(FILE *file, const struct stats *stats)
+{
+    const struct pager_counters *pager = &stats->pager;
+    number(file, "pages_got", pager->pages_got, ",\n  ");
+    number(file, "pages_put", stats->write_back.pages_put, ",\n  ");
+    number(file, "pages_evicted", pager->pages_evicted, ",\n  ");
+    number(file, "pages_clean_dropped", pager->pages_clean_dropped, ",\n  ");
+    number(file, "pages_zero_dropped", pager->pages_zero_dropped, ",\n  ");
+    number(file, "pages_bad", pager->bad_pages, ",\n");
+    fputs("  \"prefetch\": {", file);
+    number(file, "issued", pager->readahead_issued, ", ");
+    number(file, "used", pager->readahead_used, ", ");
+    number(file, "wasted", pager->readahead_wasted, "},\n");
+}
+
+static void write_all(FILE *file, const struct stats *stats)
+{
+    const struct pager_counters *pager = &stats->pager;
+    const struct write_back_counters *write_back = &stats->write_back;
+    fputs("{\n  \"program\": ", file);
+    write_string(file, stats->program);
+    fputs(",\n  \"region\": ", file);
+    write_string(file, stats->region);
+    if (stats->ended)
+        fprintf(file, ",\n  \"exit_status\": %d", stats->exit_status);
+    else
+        fputs(",\n  \"exit_status\": null", file);
+    fprintf(file, ",\n  \"wall_s\": %.6f,\n  ", stats->wall_s);
+    number(file, "shards", stats->nshards, ",\n  ");
+    number(file, "local_limit_bytes", stats->local_limit_bytes, ",\n  ");
+    number(file, "resident_bytes", pager->resident_pages * PAGE, ",\n  ");
+    number(file, "peak_resident_bytes", pager->peak_resident_pages * PAGE, ",\n  ");
+    number(file, "managed_bytes", pager->managed_pages * PAGE, ",\n  ");
+    number(file, "peak_managed_bytes", pager->peak_managed_pages * PAGE, ",\n");
+    write_faults(file, pager);
+    fputs("  ", file);
+    write_pages(file, stats);
+    fputs("  ", file);
+    number(file, "bytes_sent", pager->rpc.bytes_sent + write_back->rpc.bytes_sent, ",\n  ");
+    number(file, "bytes_received", pager->rpc.bytes_received + write_back->rpc.bytes_received,
+           ",\n  ");
+    fprintf(file, "\"cpu_s\": {\"pager\": %.6f, \"write_back\": %.6f, \"agent\": %.6f},\n  ",
+            (double)pager->cpu_us / 1e6, (double)write_back->cpu_us / 1e6,
+            (double)pager->agent_cpu_us / 1e6);
+    number(file, "page_table_bytes", pager->table_bytes, ",\n  ");
+    number(file, "images", pager->images, ",\n  ");
+    number(file, "forks", pager->forks, ",\n  ");
+    number(file, "retries", pager->rpc.retries + write_back->rpc.retries, ",\n  ");
+    number(file, "failovers", 0, "\n}\n");
+}
+
+int stats_write(const struct stats *stats, const char *path)
+{
+    char *temporary;
+    if (asprintf(&temporary, "%s.%d.tmp", path, (int)getpid()) < 0)
+        return -ENOMEM;
+    FILE *file = fopen(temporary, "we");
+    int err = file ? 0 : -errno;
+    if (file) {
+        write_all(file, stats);
+        if (ferror(file))
+            err = -EIO;
+        if (fclose(file) && !err)
+            err = -errno;
+        if (!err && rename(temporary, path))
+            err = -errno;
+        if (err)
+            unlink(temporary);
+    }
+    free(temporary);
+    return err;
+}

@@ -1,0 +1,397 @@
+#include "write_back.h"
+
+#include "handoff.h"
+#include "../ini/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    PUT_PAGES = 64,                 /* in one message: 256 KiB (design 7: larger gains little) */
+    HANDOFF_ITEMS = 256,
+    FULL_RETRY_MS = 200,            /* the store is full: ask again this often */
+};
+
+/* One PUT under way, or waiting for room in the store. */
+struct put {
+    struct put *next;               /* in the waiting list */
+    struct write_back *owner;
+    struct batch *batch;
+    uint32_t shard;
+    uint32_t npages;
+    uint8_t which[PUT_PAGES];       /* indices into the batch */
+    uint64_t sequence[PUT_PAGES];
+    uint64_t begun_us;
+};
+
+struct write_back {
+    const struct shard_set *set;
+    struct rpc *rpc;
+    struct handoff *in, *out;
+    pthread_t thread;
+    bool stop;
+    uint64_t sequence;              /* last one given */
+    struct put *waiting;            /* refused for lack of room */
+    uint64_t waiting_due_us;
+    /* Drops wait for the batches that were begun before them: batches begun from now on count in
+     * unfinished[turn], those the armed drops wait for in the other. */
+    uint32_t unfinished[2];
+    uint32_t turn;
+    struct write_back_item *drops, *armed;
+    struct wire_request request;
+    char body[PUT_PAGES * PAGE_BYTES];
+    struct write_back_counters counters;
+    pthread_mutex_t published_lock; /* innermost: nothing is called under it */
+    struct write_back_counters published;
+};
+
+static void on_put(void *arg, struct rpc_answer *answer);
+
+static void finish_batch(struct write_back *wb, struct batch *batch)
+{
+    wb->unfinished[batch->turn]--;
+    /* The ring holds more than there are batches. */
+    bool given = handoff_give(wb->out, batch);
+    assert(given);
+    (void)given;
+}
+
+static void fail_put(struct put *put, uint8_t status, const char *detail)
+{
+    struct batch *batch = put->batch;
+    if (batch->status == WIRE_OK) {
+        batch->status = status;
+        snprintf(batch->detail, sizeof batch->detail, "%s", detail);
+    }
+    if (--batch->unanswered == 0)
+        finish_batch(put->owner, batch);
+    free(put);
+}
+
+static void send_put(struct put *put)
+{
+    struct write_back *wb = put->owner;
+    struct batch *batch = put->batch;
+    struct wire_request *request = &wb->request;
+    memset(request, 0, offsetof(struct wire_request, pages));
+    request->method = WIRE_PAGE_PUT;
+    request->region = wb->set->regions[put->shard];
+    request->epoch = wb->set->epoch;
+    request->npages = put->npages;
+    request->nranges = 0;
+    for (uint32_t i = 0; i < put->npages; i++) {
+        uint32_t which = put->which[i];
+        const char *bytes = batch->bytes + (size_t)which * PAGE_BYTES;
+        memcpy(wb->body + (size_t)i * PAGE_BYTES, bytes, PAGE_BYTES);
+        request->pages[i] = (struct wire_page){
+            .page = batch->key[which],
+            .sequence = put->sequence[i],
+            .checksum = wire_checksum(batch->key[which], bytes, PAGE_BYTES),
+            .length_bytes = PAGE_BYTES,
+            .encoding = WIRE_RAW,
+        };
+    }
+    int err = rpc_call(wb->rpc, put->shard, request, wb->body, (size_t)put->npages * PAGE_BYTES,
+                       on_put, put);
+    if (err)
+        fail_put(put, WIRE_INTERNAL, strerror(-err));
+}
+
+static void on_put(void *arg, struct rpc_answer *answer)
+{
+    struct put *put = arg;
+    struct write_back *wb = put->owner;
+    if (answer->status == WIRE_OK) {
+        wb->counters.pages_put += put->npages;
+        if (--put->batch->unanswered == 0)
+            finish_batch(wb, put->batch);
+        free(put);
+        return;
+    }
+    uint64_t now = rpc_now_us();
+    if (answer->status == WIRE_RESOURCE_EXHAUSTED &&
+        now - put->begun_us < 1000ull * wb->set->wait_ms) {
+        if (!wb->waiting)
+            log_error("WriteBack", "%s is full: the program waits for room (%s)",
+                      wb->set->endpoints[put->shard], answer->detail);
+        put->next = wb->waiting;
+        wb->waiting = put;
+        wb->waiting_due_us = now + 1000ull * FULL_RETRY_MS;
+        return;
+    }
+    char detail[WIRE_MAX_DETAIL_BYTES + 1];
+    snprintf(detail, sizeof detail, "%.60s: %.160s", wb->set->endpoints[put->shard],
+             answer->detail);
+    fail_put(put, answer->status, detail);
+}
+
+static void retry_waiting(struct write_back *wb)
+{
+    if (!wb->waiting || rpc_now_us() < wb->waiting_due_us)
+        return;
+    struct put *put = wb->waiting;
+    wb->waiting = NULL;
+    while (put) {
+        struct put *next = put->next;
+        send_put(put);
+        put = next;
+    }
+}
+
+/* Which pages have to be sent; fills outcome[] and hash[]. */
+static void sort_out(struct write_back *wb, struct batch *batch)
+{
+    for (uint32_t i = 0; i < batch->npages; i++) {
+        const char *bytes = batch->bytes + (size_t)i * PAGE_BYTES;
+        if (!batch->taken[i]) {
+            batch->outcome[i] = OUTCOME_SKIP;
+            continue;
+        }
+        batch->hash[i] = page_hash_of(bytes);
+        if (batch->had[i] && page_hash_equal(batch->hash[i], batch->old[i])) {
+            batch->outcome[i] = OUTCOME_CLEAN;
+            wb->counters.pages_clean++;
+        } else if (page_is_zero(bytes)) {
+            batch->outcome[i] = OUTCOME_ZERO;
+            wb->counters.pages_zero++;
+        } else {
+            batch->outcome[i] = OUTCOME_STORED;
+        }
+    }
+}
+
+static void start_batch(struct write_back *wb, struct batch *batch)
+{
+    sort_out(wb, batch);
+    batch->turn = wb->turn;
+    wb->unfinished[wb->turn]++;
+    batch->status = WIRE_OK;
+    batch->unanswered = 1;          /* this function itself */
+    struct put *open[CONFIG_MAX_SHARDS] = {0};
+    for (uint32_t i = 0; i < batch->npages; i++) {
+        if (batch->outcome[i] != OUTCOME_STORED)
+            continue;
+        uint32_t shard = shard_set_place(wb->set, batch->key[i]);
+        struct put *put = open[shard];
+        if (!put) {
+            put = open[shard] = calloc(1, sizeof *put);
+            if (!put) {
+                batch->status = WIRE_INTERNAL;
+                snprintf(batch->detail, sizeof batch->detail, "out of memory");
+                break;
+            }
+            put->owner = wb;
+            put->batch = batch;
+            put->shard = shard;
+            put->begun_us = rpc_now_us();
+            batch->unanswered++;
+        }
+        put->which[put->npages] = (uint8_t)i;
+        put->sequence[put->npages++] = ++wb->sequence;
+        if (put->npages == PUT_PAGES) {
+            open[shard] = NULL;
+            send_put(put);
+        }
+    }
+    for (uint32_t shard = 0; shard < wb->set->nshards; shard++)
+        if (open[shard])
+            send_put(open[shard]);
+    if (--batch->unanswered == 0)
+        finish_batch(wb, batch);
+}
+
+static void on_drop(void *arg, struct rpc_answer *answer)
+{
+    (void)arg;
+    if (answer->status != WIRE_OK)
+        log_warn("WriteBack", "dropping pages: %s %s", wire_status_name(answer->status),
+                 answer->detail);
+}
+
+static void send_drop(struct write_back *wb, const struct drop *drop)
+{
+    struct wire_request *request = &wb->request;
+    memset(request, 0, offsetof(struct wire_request, pages));
+    request->method = WIRE_PAGE_DROP;
+    request->epoch = wb->set->epoch;
+    request->npages = 0;
+    request->sequence = drop->sequence;
+    request->nranges = drop->nranges;
+    memcpy(request->ranges, drop->ranges, drop->nranges * sizeof *drop->ranges);
+    /* Ranges may span extents of several shards: each drops what it has. */
+    for (uint32_t shard = 0; shard < wb->set->nshards; shard++) {
+        request->region = wb->set->regions[shard];
+        if (rpc_call(wb->rpc, shard, request, NULL, 0, on_drop, NULL))
+            log_warn("WriteBack", "cannot send a drop");
+    }
+}
+
+static void free_items(struct write_back_item **list)
+{
+    while (*list) {
+        struct write_back_item *next = (*list)->next;
+        free(*list);
+        *list = next;
+    }
+}
+
+/* A drop goes out when no PUT that was begun before it is under way: one that is repeated after the
+ * drop would bring its page back into the store. */
+static void send_drops(struct write_back *wb)
+{
+    for (;;) {
+        if (wb->armed && wb->unfinished[wb->turn ^ 1] == 0) {
+            for (struct write_back_item *item = wb->armed; item; item = item->next)
+                send_drop(wb, (struct drop *)item);
+            free_items(&wb->armed);
+        }
+        if (wb->armed || !wb->drops)
+            return;
+        wb->armed = wb->drops;
+        wb->drops = NULL;
+        wb->turn ^= 1;
+    }
+}
+
+static void take_in(struct write_back *wb)
+{
+    handoff_calm(wb->in);
+    for (struct write_back_item *item; (item = handoff_take(wb->in));) {
+        switch (item->kind) {
+        case WRITE_BACK_BATCH:
+            start_batch(wb, (struct batch *)item);
+            break;
+        case WRITE_BACK_DROP:
+            ((struct drop *)item)->sequence = wb->sequence;
+            item->next = wb->drops;
+            wb->drops = item;
+            break;
+        case WRITE_BACK_STOP:
+            wb->stop = true;
+            break;
+        }
+    }
+}
+
+static void publish(struct write_back *wb)
+{
+    struct timespec cpu;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+    wb->counters.cpu_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+    wb->counters.rpc = rpc_counters(wb->rpc);
+    pthread_mutex_lock(&wb->published_lock);
+    wb->published = wb->counters;
+    pthread_mutex_unlock(&wb->published_lock);
+}
+
+static void *run(void *arg)
+{
+    struct write_back *wb = arg;
+    struct pollfd fds[CONFIG_MAX_SHARDS + 1];
+    fds[0] = (struct pollfd){handoff_fd(wb->in), POLLIN, 0};
+    uint32_t nfds = 1 + rpc_poll_fds(wb->rpc, fds + 1);
+    for (;;) {
+        take_in(wb);
+        if (wb->stop)
+            break;
+        retry_waiting(wb);
+        send_drops(wb);
+        if (rpc_process(wb->rpc) > 0)
+            continue;
+        publish(wb);
+        int timeout = rpc_timeout_ms(wb->rpc);
+        if (wb->waiting && (timeout < 0 || timeout > FULL_RETRY_MS))
+            timeout = FULL_RETRY_MS;
+        if (poll(fds, nfds, timeout) < 0 && errno != EINTR)
+            log_error("WriteBack", "poll: %s", strerror(errno));
+    }
+    publish(wb);
+    return NULL;
+}
+
+static void free_parts(struct write_back **write_back)
+{
+    struct write_back *wb = *write_back;
+    rpc_destroy(&wb->rpc);
+    handoff_destroy(&wb->in);
+    handoff_destroy(&wb->out);
+    while (wb->waiting) {
+        struct put *next = wb->waiting->next;
+        free(wb->waiting);
+        wb->waiting = next;
+    }
+    free_items(&wb->drops);
+    free_items(&wb->armed);
+    pthread_mutex_destroy(&wb->published_lock);
+    free(wb);
+    *write_back = NULL;
+}
+
+int write_back_new(struct write_back **out, const struct shard_set *set)
+{
+    struct write_back *wb = calloc(1, sizeof *wb);
+    if (!wb)
+        return -ENOMEM;
+    wb->set = set;
+    wb->sequence = set->sequence;
+    pthread_mutex_init(&wb->published_lock, NULL);
+    int err = handoff_new(&wb->in, HANDOFF_ITEMS);
+    if (!err)
+        err = handoff_new(&wb->out, HANDOFF_ITEMS);
+    if (!err)
+        err = rpc_new(&wb->rpc, set->zmq, set->endpoints, set->nshards, set->wait_ms, "WriteBack");
+    if (!err)
+        err = -pthread_create(&wb->thread, NULL, run, wb);
+    if (err) {
+        free_parts(&wb);
+        return err;
+    }
+    *out = wb;
+    return 0;
+}
+
+void write_back_destroy(struct write_back **write_back)
+{
+    if (!*write_back)
+        return;
+    struct write_back_item stop = {.kind = WRITE_BACK_STOP};
+    while (!write_back_give(*write_back, &stop))
+        sched_yield();
+    pthread_join((*write_back)->thread, NULL);
+    free_parts(write_back);
+}
+
+bool write_back_give(struct write_back *write_back, struct write_back_item *item)
+{
+    return handoff_give(write_back->in, item);
+}
+
+struct batch *write_back_take(struct write_back *write_back)
+{
+    return handoff_take(write_back->out);
+}
+
+int write_back_fd(const struct write_back *write_back)
+{
+    return handoff_fd(write_back->out);
+}
+
+void write_back_calm(struct write_back *write_back)
+{
+    handoff_calm(write_back->out);
+}
+
+struct write_back_counters write_back_counters(struct write_back *write_back)
+{
+    pthread_mutex_lock(&write_back->published_lock);
+    struct write_back_counters counters = write_back->published;
+    pthread_mutex_unlock(&write_back->published_lock);
+    return counters;
+}
