@@ -54,6 +54,11 @@ static void publish(struct pager *pager, uint64_t now_us)
     pager->published_us = now_us;
 }
 
+/* What poll() found; looking without being told costs a system call each. */
+struct ready {
+    bool connection, batches, agent, hold, events, fork;
+};
+
 /* ---- what may have happened ---- */
 
 static int take_connections(struct pager *pager)
@@ -105,14 +110,29 @@ static void take_fork_end(struct space *space)
     }
 }
 
-/* Everything for the program at hand. Returns whether anything was done. */
-static int serve(struct space *space, uint64_t now_us)
+static bool must_retry(const struct space *space)
 {
-    int done = take_agent(space);
+    if (space->again.count > 0)
+        return true;
+    for (int i = 0; i < SPACE_FETCHES; i++)
+        if (space->fetches[i].state == FETCH_INSTALLING)
+            return true;
+    return false;
+}
+
+/* Everything for the program at hand. Returns whether anything was done. */
+static int serve(struct space *space, const struct ready *ready, uint64_t now_us)
+{
+    int done = ready->agent ? take_agent(space) : 0;
     if (space->dead)
         return done;
-    take_fork_end(space);
-    done += events_read(space);
+    if (ready->fork)
+        take_fork_end(space);
+    if (ready->hold)
+        events_serve_hold(space);
+    /* While retries wait, the event they wait for may be there already. */
+    if (ready->events || must_retry(space))
+        done += events_read(space);
     if (space->again.count > 0)
         fault_retry(space);
     fetch_install_pending(space);
@@ -124,16 +144,6 @@ static int serve(struct space *space, uint64_t now_us)
 }
 
 /* ---- sleeping ---- */
-
-static bool must_retry(const struct space *space)
-{
-    if (space->again.count > 0)
-        return true;
-    for (int i = 0; i < SPACE_FETCHES; i++)
-        if (space->fetches[i].state == FETCH_INSTALLING)
-            return true;
-    return false;
-}
 
 static uint64_t sleep_us(const struct pager *pager, uint64_t next_tick_us, uint64_t now_us)
 {
@@ -147,24 +157,33 @@ static uint64_t sleep_us(const struct pager *pager, uint64_t next_tick_us, uint6
     return us;
 }
 
-static void sleep_until_news(struct pager *pager, uint64_t us)
+/* Sleeps for at most US microseconds (0: only looks) and says what is there to be done. */
+static struct ready wait_for_news(struct pager *pager, uint64_t us)
 {
-    struct pollfd fds[CONFIG_MAX_SHARDS + 8];
-    nfds_t nfds = rpc_poll_fds(pager->rpc, fds);
-    fds[nfds++] = (struct pollfd){pager->wake_fd, POLLIN, 0};
-    fds[nfds++] = (struct pollfd){pager->config.listen_fd, POLLIN, 0};
-    fds[nfds++] = (struct pollfd){write_back_fd(pager->write_back), POLLIN, 0};
     const struct space *space = pager->space;
-    if (space) {
-        fds[nfds++] = (struct pollfd){space->agent, POLLIN, 0};
-        fds[nfds++] = (struct pollfd){space->hold_uffd, POLLIN, 0};
-        fds[nfds++] = (struct pollfd){space->fork_fd, POLLIN, 0};
-        if (space->work != AGENT_MOVING)
-            fds[nfds++] = (struct pollfd){space->uffd, POLLIN, 0};
-    }
+    bool may_read = space && space->work != AGENT_MOVING;
+    enum { CONNECTION, BATCHES, AGENT, HOLD, FORK, EVENTS, WAKE, NFDS };
+    struct pollfd fds[NFDS + CONFIG_MAX_SHARDS] = {
+        [CONNECTION] = {pager->config.listen_fd, POLLIN, 0},
+        [BATCHES] = {write_back_fd(pager->write_back), POLLIN, 0},
+        [AGENT] = {space ? space->agent : -1, POLLIN, 0},
+        [HOLD] = {space ? space->hold_uffd : -1, POLLIN, 0},
+        [FORK] = {space ? space->fork_fd : -1, POLLIN, 0},
+        [EVENTS] = {may_read ? space->uffd : -1, POLLIN, 0},
+        [WAKE] = {pager->wake_fd, POLLIN, 0},
+    };
+    nfds_t nfds = NFDS + rpc_poll_fds(pager->rpc, fds + NFDS);
     struct timespec timeout = {(time_t)(us / 1000000), (long)(us % 1000000) * 1000};
     if (ppoll(fds, nfds, &timeout, NULL) < 0 && errno != EINTR)
         log_error("Pager", "poll: %s", strerror(errno));
+    return (struct ready){
+        .connection = fds[CONNECTION].revents,
+        .batches = fds[BATCHES].revents,
+        .agent = fds[AGENT].revents,
+        .hold = fds[HOLD].revents,
+        .fork = fds[FORK].revents,
+        .events = fds[EVENTS].revents,
+    };
 }
 
 static void *run(void *arg)
@@ -173,24 +192,28 @@ static void *run(void *arg)
     prctl(PR_SET_NAME, "edm-pager");
     prctl(PR_SET_TIMERSLACK, 1000); /* nanoseconds */
     uint64_t next_tick_us = 0;
+    struct ready ready = {0};
     while (!pager->stop) {
         uint64_t now = rpc_now_us();
-        int done = take_connections(pager);
-        if (done > 0)
+        int done = ready.connection ? take_connections(pager) : 0;
+        if (done > 0) {
             next_tick_us = 0;       /* a new image may be growing already */
-        done += rpc_process(pager->rpc) + take_batches(pager);
+            ready.agent = ready.events = ready.hold = ready.fork = false;
+        }
+        done += rpc_process(pager->rpc);
+        if (ready.batches)
+            done += take_batches(pager);
         if (pager->space && now >= next_tick_us)
             look_tick(pager->space, now);
         if (pager->space)
-            done += serve(pager->space, now);
+            done += serve(pager->space, &ready, now);
         if (pager->dying)
             space_reap(pager);
         if (now >= next_tick_us)
             next_tick_us = now + (pager->space ? (uint64_t)look_interval_us(pager->space) : 100000);
         if (now - pager->published_us > PUBLISH_US)
             publish(pager, now);
-        if (done == 0)
-            sleep_until_news(pager, sleep_us(pager, next_tick_us, now));
+        ready = wait_for_news(pager, done ? 0 : sleep_us(pager, next_tick_us, now));
     }
     if (pager->space)
         space_end(pager->space);

@@ -198,7 +198,7 @@ static void on_event(struct space *space, const struct uffd_msg *message)
 
 /* Answers the fault of a page in the hold: it can be missing only if the kernel has dropped a page
  * that the program had given up (MADV_FREE). */
-static void serve_hold(struct space *space)
+void events_serve_hold(struct space *space)
 {
     struct uffd_msg message;
     while (read(space->hold_uffd, &message, sizeof message) == (ssize_t)sizeof message)
@@ -212,7 +212,6 @@ int events_read(struct space *space)
 {
     if (space->dead)
         return 0;
-    serve_hold(space);
     if (space->work == AGENT_MOVING)
         return 0;
     if (space->nrecent > 0 && uffd_is_quiet(space->uffd))

@@ -87,15 +87,27 @@ static void adopt(struct space *space, uint64_t start, uint64_t end)
     }
 }
 
-static void take_over(struct space *space, uint64_t start, uint64_t end)
+/* Calls EACH for the parts of [start, end) that are in no area. Returns their number. */
+static int each_gap(struct space *space, uint64_t start, uint64_t end,
+                    void (*each)(struct space *space, uint64_t start, uint64_t end))
 {
-    int err = uffd_register(space->uffd, start, end);
-    if (err) {
-        /* -EBUSY: the program has a userfaultfd of its own there. Others: it changed under us. */
-        log_debug("Pager", "%#llx-%#llx cannot be registered: %s", (unsigned long long)start,
-                  (unsigned long long)end, strerror(-err));
-        return;
+    int count = 0;
+    while (start < end) {
+        const struct area *area = area_map_after(space->areas, start / PAGE_BYTES);
+        uint64_t gap_end = area && area->start * PAGE_BYTES < end ? area->start * PAGE_BYTES : end;
+        uint64_t next = area ? area->end * PAGE_BYTES : end;
+        if (start < gap_end) {
+            count++;
+            if (each)
+                each(space, start, gap_end);
+        }
+        start = gap_end == end ? end : next;
     }
+    return count;
+}
+
+static void add_area(struct space *space, uint64_t start, uint64_t end)
+{
     if (area_map_add(space->areas, start / PAGE_BYTES, end / PAGE_BYTES)) {
         log_fatal("Pager", "out of memory for the program's mappings");
         pager_fail(space->pager);
@@ -104,21 +116,28 @@ static void take_over(struct space *space, uint64_t start, uint64_t end)
     adopt(space, start, end);
 }
 
-/* The parts of [start, end) that are in no area yet. */
-static void take_over_new(struct space *space, uint64_t start, uint64_t end)
+/* Registers one mapping, always as a whole: a part would split it in two, and the program could not
+ * mremap() it any more. */
+static void take_over(struct space *space, uint64_t start, uint64_t end)
 {
-    while (start < end) {
-        const struct area *area = area_map_after(space->areas, start / PAGE_BYTES);
-        if (!area || area->start * PAGE_BYTES >= end) {
-            take_over(space, start, end);
-            return;
-        }
-        uint64_t area_start = area->start * PAGE_BYTES;
-        uint64_t area_end = area->end * PAGE_BYTES;
-        if (start < area_start)
-            take_over(space, start, area_start);
-        start = area_end;
+    if (each_gap(space, start, end, NULL) == 0)
+        return;
+    const struct area *area = area_map_after(space->areas, start / PAGE_BYTES);
+    bool partly = area && area->start * PAGE_BYTES < end;
+    if (partly && !uffd_is_quiet(space->uffd)) {
+        /* It may have grown in place, or it may be new where we still believe an older one to be.
+         * The events that are on their way will tell. */
+        space->look_again = true;
+        return;
     }
+    int err = uffd_register(space->uffd, start, end);
+    if (err) {
+        /* -EBUSY: the program has a userfaultfd of its own there. Others: it changed under us. */
+        log_debug("Pager", "%#llx-%#llx cannot be registered: %s", (unsigned long long)start,
+                  (unsigned long long)end, strerror(-err));
+        return;
+    }
+    each_gap(space, start, end, add_area);
 }
 
 static void consider(void *arg, struct proc_range range)
@@ -141,7 +160,7 @@ static void consider(void *arg, struct proc_range range)
             }
         }
         if (range.start < end)
-            take_over_new(space, range.start, end);
+            take_over(space, range.start, end);
         range.start = next;
     }
 }

@@ -156,7 +156,14 @@ int program_find(const char *name, char path[PATH_MAX], char *why, size_t why_ca
     return program_check(path, why, why_cap);
 }
 
-/* The environment with the agent in it. Freed by nobody: the child execs, the parent goes on. */
+static void free_environment(char **made)
+{
+    free(made[0]);
+    free(made[1]);
+    free(made);
+}
+
+/* The environment with the agent in it; the first two strings are ours. NULL: no memory. */
 static char **make_environment(const char *agent, const char *socket)
 {
     size_t count = 0;
@@ -165,23 +172,23 @@ static char **make_environment(const char *agent, const char *socket)
     char **made = calloc(count + 3, sizeof *made);
     if (!made)
         return NULL;
+    size_t n = 2;
     const char *before = NULL;
-    size_t n = 0;
     for (size_t i = 0; i < count; i++) {
         if (strncmp(environ[i], "LD_PRELOAD=", 11) == 0)
             before = environ[i] + 11;
         else if (strncmp(environ[i], "EDM_AGENT=", 10) != 0)
             made[n++] = environ[i];
     }
-    char *preload, *where;
-    if (asprintf(&preload, "LD_PRELOAD=%s%s%s", agent, before && before[0] ? ":" : "",
-                 before ? before : "") < 0 ||
-        asprintf(&where, "EDM_AGENT=%s", socket) < 0) {
-        free(made);
+    if (asprintf(&made[0], "LD_PRELOAD=%s%s%s", agent, before && before[0] ? ":" : "",
+                 before ? before : "") < 0)
+        made[0] = NULL;
+    if (asprintf(&made[1], "EDM_AGENT=%s", socket) < 0)
+        made[1] = NULL;
+    if (!made[0] || !made[1]) {
+        free_environment(made);
         return NULL;
     }
-    made[n++] = preload;
-    made[n] = where;
     return made;
 }
 
@@ -219,7 +226,7 @@ pid_t program_start(const char *path, char *const *argv, const char *agent, cons
         return -ENOMEM;
     if (pipe2(report, O_CLOEXEC)) {
         int err = -errno;
-        free(environment);
+        free_environment(environment);
         return err;
     }
     pid_t parent = getpid();
@@ -228,7 +235,7 @@ pid_t program_start(const char *path, char *const *argv, const char *agent, cons
         be_program(path, argv, environment, go_fd, report[1], parent);
     int err = -errno;
     close(report[1]);
-    free(environment);
+    free_environment(environment);
     if (child < 0) {
         close(report[0]);
         return err;

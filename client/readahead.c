@@ -5,8 +5,8 @@
 
 enum {
     FIRST_WINDOW = 4,
-    NEAR_PAGES = 8,                 /* this close to a single fault makes it a stream */
-    AHEAD_FROM_WINDOW = 8,          /* shorter streams are not worth a second request */
+    NEAR_PAGES = 4,                 /* this close to a single fault makes it a stream */
+    AHEAD_FROM_WINDOW = 8,         /* shorter streams are not worth a second request */
 };
 
 /* NPAGES pages from FROM in DIRECTION, as a range; stops at page 0. */
@@ -40,8 +40,9 @@ static struct readahead_stream *find(struct readahead *readahead, uint64_t page)
         if (stream->used_at == 0 || stream->direction == 0)
             continue;
         int64_t distance = beyond(stream, page);
-        /* A little behind is the same stream too: several threads do not fault in order. */
-        if (distance >= -(int64_t)NEAR_PAGES && distance < 2 * (int64_t)stream->window)
+        /* A stream faults where its window ended, or a little further on where pages in between
+         * were still there. With more leeway random faults would find a stream by chance. */
+        if (distance >= 0 && distance <= NEAR_PAGES + (int64_t)stream->window / 2)
             return stream;
     }
     for (int i = 0; i < READAHEAD_STREAMS; i++) {
@@ -95,11 +96,26 @@ struct readahead_plan readahead_miss(struct readahead *readahead, uint64_t page)
     return plan;
 }
 
+/* The stream that asked for PAGE ahead. */
+static struct readahead_stream *find_ahead(struct readahead *readahead, uint64_t page)
+{
+    for (int i = 0; i < READAHEAD_STREAMS; i++) {
+        struct readahead_stream *stream = &readahead->streams[i];
+        if (stream->used_at == 0 || stream->direction == 0)
+            continue;
+        uint64_t low = stream->direction > 0 ? stream->next : stream->edge;
+        uint64_t high = stream->direction > 0 ? stream->edge : stream->next;
+        if (page >= low && page <= high)
+            return stream;
+    }
+    return NULL;
+}
+
 struct readahead_plan readahead_hit(struct readahead *readahead, uint64_t page)
 {
     struct readahead_plan plan = {{page, 0}, {page, 0}};
-    struct readahead_stream *stream = find(readahead, page);
-    if (!stream || stream->direction == 0)
+    struct readahead_stream *stream = find_ahead(readahead, page);
+    if (!stream)
         return plan;
     stream->used_at = ++readahead->clock;
     widen(stream);

@@ -140,8 +140,8 @@ int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char 
         snprintf(request.name, sizeof request.name, "%s", region);
         err = ask_all(rpc, &greeting, &request, on_open, stop_fd, &said);
     }
-    if (!err && set->nshards > 1) {
-        /* All shards have to agree on the epoch; one that was away before may be behind. */
+    if (!err) {
+        /* Confirms it, on all shards the same: one may have been behind, or asked twice. */
         request.epoch = set->epoch;
         err = ask_all(rpc, &greeting, &request, on_open, stop_fd, &said);
     }

@@ -153,6 +153,7 @@ void fetch_free_all(struct space *space);
 
 /* pager_events.c */
 int events_read(struct space *space);           /* returns how many messages there were */
+void events_serve_hold(struct space *space);
 void events_unmap(struct space *space, uint64_t start, uint64_t end);   /* pages */
 
 /* pager_look.c */

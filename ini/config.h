@@ -1,8 +1,8 @@
 /*
  * config: what a run is told, from the command line and the ini file.
  *
- * Every option has a key in the file; the command line wins. Bad input gives one line that names the
- * place (option, or file, line and key), the value and what is allowed.
+ * Every option has a key in the file; the command line wins. Bad input gives one line that names
+ * the place (option, or file, line and key), the value and what is allowed.
  *
  * Thread: whoever calls; nothing is kept between calls.
  */
@@ -19,31 +19,31 @@ enum config_mode { CONFIG_MODE_CLIENT, CONFIG_MODE_DMS };
 enum { CONFIG_MAX_SHARDS = 64 };
 
 struct client_config {
-    char *dms[CONFIG_MAX_SHARDS];     /* endpoints, checked; owned */
-    size_t ndms;                      /* 0: start a private DMS */
-    uint64_t local_bytes;             /* local budget, at least 16 MiB */
-    char *region;                     /* NULL: generate a name */
-    char *stats_path;                 /* NULL: none */
-    uint32_t stats_interval_ms;       /* 0: write the statistics only at the end */
-    uint64_t start_addr, end_addr;    /* manage only memory in [start_addr, end_addr) */
+    char *dms[CONFIG_MAX_SHARDS];           /* endpoints, checked; owned */
+    size_t ndms;                            /* 0: start a private DMS */
+    uint64_t local_bytes;                   /* local budget, at least 16 MiB */
+    char *region;                           /* NULL: generate a name */
+    char *stats_path;                       /* NULL: none */
+    uint32_t stats_interval_ms;             /* 0: write the statistics only at the end */
+    uint64_t start_addr, end_addr;          /* manage only memory in [start_addr, end_addr) */
     uint32_t low_threshold, high_threshold; /* percent of local_bytes; low < high <= 100 */
-    uint32_t wait_s;                  /* how long the program may be held when no DMS can serve it */
-    char **argv;                      /* program and arguments, NULL at the end; not owned */
+    uint32_t wait_s; /* how long the program may be held when no DMS can serve it */
+    char **argv;     /* program and arguments, NULL at the end; not owned */
 };
 
 struct dms_config {
-    char *listen;                     /* shard 0's endpoint; owned */
-    char *data;                       /* directory; owned */
-    uint64_t capacity_bytes;          /* 0: 80 % of the file system's free space */
+    char *listen;            /* shard 0's endpoint; owned */
+    char *data;              /* directory; owned */
+    uint64_t capacity_bytes; /* 0: 80 % of the file system's free space */
     uint32_t nshards;
-    uint64_t start_addr;              /* pages below this address are refused; 0: none */
+    uint64_t start_addr; /* pages below this address are refused; 0: none */
 };
 
 struct config {
     enum config_mode mode;
     struct client_config client;
     struct dms_config dms;
-    char *log_path;                   /* NULL: see log_open(); owned */
+    char *log_path; /* NULL: see log_open(); owned */
     enum log_level log_level;
 };
 

@@ -4,18 +4,26 @@
  *     [Tue Aug 30 2022 18:40:33.934]:[Info]-[Pager] - text
  *
  * Until log_open() is called, and after log_close(), lines of level error and fatal go to standard
- * error as "edm: text" and others nowhere. Lines of level fatal ("this ends the run") reach standard
- * error in that form in any case; where standard error is already the log they are not said twice.
+ * error as "edm: text" and others nowhere. Lines of level fatal ("this ends the run") reach
+ * standard error in that form in any case; where standard error is already the log they are not
+ * said twice.
  *
  * Thread: any. A line is one write(2), so lines of several threads or processes do not mix.
  */
 #ifndef EDM_INI_LOG_H
 #define EDM_INI_LOG_H
 
-enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR, LOG_LEVEL_FATAL };
+enum log_level {
+    LOG_LEVEL_DEBUG,
+    LOG_LEVEL_INFO,
+    LOG_LEVEL_WARN,
+    LOG_LEVEL_ERROR,
+    LOG_LEVEL_FATAL
+};
 
 /* Opens the log. PATH: a file to append to; "-" for standard error; NULL for standard error if that
- * is a terminal, otherwise only fatal lines are said. Returns 0 or -errno (nothing changes then). */
+ * is a terminal, otherwise only fatal lines are said. Returns 0 or -errno (nothing changes then).
+ */
 int log_open(const char *path, enum log_level least) __attribute__((warn_unused_result));
 void log_close(void);
 

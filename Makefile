@@ -1,0 +1,55 @@
+# A thin cover over cmake. `make` builds build/edm; `make check` and `make demo` install what they
+# need first.
+BUILD ?= build
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+MAKEFLAGS += --no-print-directory
+
+.PHONY: all
+all: $(BUILD)/configured
+	cmake --build $(BUILD) --parallel $(JOBS)
+
+# cmake leaves a cache behind also where it fails.
+$(BUILD)/configured:
+	cmake -S . -B $(BUILD) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEDM_TESTS=OFF
+	touch $@
+
+.PHONY: demo
+demo: deps
+	@$(MAKE) all
+	bench/demo $(BUILD)/edm
+
+# Ends with the line in which ctest sums up.
+.PHONY: check
+check: deps
+	@tests/check.sh $(BUILD)/check $(JOBS)
+
+.PHONY: docker-test
+docker-test:
+	tests/docker/run.sh
+
+.PHONY: install
+install: all
+	cmake --install $(BUILD) --prefix $(PREFIX)
+
+# Debian packages; says and does nothing where they are all there.
+.PHONY: deps
+deps:
+	@tests/deps.sh
+
+.PHONY: format-check
+format-check:
+	@tests/lint.sh format
+
+.PHONY: format
+format:
+	@tests/lint.sh reformat
+
+.PHONY: tidy
+tidy:
+	@cmake -S . -B $(BUILD)/tidy >/dev/null
+	@tests/lint.sh tidy $(BUILD)/tidy $(JOBS)
+
+.PHONY: clean
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,39 @@
+/*
+ * handler: answers one request from the store.
+ *
+ * Thread: the shard's.
+ */
+#ifndef EDM_DMS_HANDLER_H
+#define EDM_DMS_HANDLER_H
+
+#include "store.h"
+#include "../proto/wire.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What the answers say of the shard. */
+struct handler {
+    struct store *store;
+    uint64_t instance; /* random, new at each start */
+    uint32_t shard, nshards;
+    uint64_t first_page; /* pages below are refused */
+    uint64_t requests;   /* answered so far */
+    const char *part;    /* the shard's name in the log */
+};
+
+/* Where a request came from and where its answer's body goes. */
+struct handler_peer {
+    uint64_t connection; /* a number for it: the same as long as it lasts */
+    /* Makes room for the body of the reply. NULL: no memory. Called at most once a request. The
+     * body belongs to the reply if its status is WIRE_OK, otherwise it is not used. */
+    void *(*make_body)(void *context, size_t len_bytes);
+    void *context;
+};
+
+/* Answers REQUEST, as wire_unpack_request() left it after returning UNPACKED (0 or -errno), with
+ * its body BODY. Fills in what wire_pack_reply() packs of REPLY. */
+void handler_answer(struct handler *handler, const struct wire_request *request, int unpacked,
+                    const void *body, const struct handler_peer *peer, struct wire_reply *reply);
+
+#endif

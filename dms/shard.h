@@ -1,0 +1,42 @@
+/*
+ * shard: one ROUTER socket, one store, and the thread that serves the one from the other.
+ *
+ * Thread: the main thread makes, starts, stops and destroys it; everything else of it belongs to
+ * its own thread.
+ */
+#ifndef EDM_DMS_SHARD_H
+#define EDM_DMS_SHARD_H
+
+#include <stdint.h>
+
+struct shard;
+
+struct shard_options {
+    uint32_t number, nshards;
+    const char *endpoint; /* copied, as are the others */
+    const char *dir;
+    uint64_t capacity_bytes;
+    uint64_t first_page; /* pages below are refused */
+    unsigned scan_threads;
+};
+
+/* Binds the shard's socket. What goes wrong is logged. Returns 0 or -errno. */
+int shard_new(struct shard **out, const struct shard_options *options)
+    __attribute__((warn_unused_result));
+
+/* What a shard's thread tells: written whole to its event descriptor. */
+struct shard_event {
+    uint32_t number;
+    enum { SHARD_READY, SHARD_FAILED } kind; /* FAILED: logged; the thread has ended */
+};
+
+/* Starts the thread: it reads the store back, tells EVENT_FD that it is ready, and serves until
+ * shard_stop(). Returns 0 or -errno. */
+int shard_start(struct shard *shard, int event_fd) __attribute__((warn_unused_result));
+
+/* Ends the thread, if it was started, and waits for it. */
+void shard_stop(struct shard *shard);
+
+void shard_destroy(struct shard **shard);
+
+#endif

@@ -1,0 +1,233 @@
+#include "store_parts.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A page whose header was damaged since the start is as old as can be. */
+static uint64_t stored_sequence(const struct store *store, uint64_t ref)
+{
+    return slot_pool_is_sound(store->pool, ref) ? slot_pool_header(store->pool, ref)->sequence : 0;
+}
+
+/* A batch on its way into the store. */
+struct batch {
+    struct slot_source sources[WIRE_MAX_PAGES];
+    uint32_t count;
+};
+
+/* Puts together what of PAGES is newer than what is stored. -EBADMSG: page *BAD is not what its
+ * checksum says. */
+static int choose_newer(const struct store *store, const struct region *region,
+                        const struct wire_page *pages, uint32_t npages, const char *body,
+                        struct batch *batch, uint64_t *bad)
+{
+    batch->count = 0;
+    for (uint32_t i = 0; i < npages; body += pages[i].length_bytes, i++) {
+        const struct wire_page *page = &pages[i];
+        if (wire_checksum(page->page, body, page->length_bytes) != page->checksum) {
+            *bad = page->page;
+            return -EBADMSG;
+        }
+        uint64_t there = page_tree_get(region->pages, page->page);
+        if (there != 0 && stored_sequence(store, there) >= page->sequence)
+            continue;
+        batch->sources[batch->count++] = (struct slot_source){
+            .region = region->id,
+            .page = page,
+            .bytes = body,
+        };
+    }
+    return 0;
+}
+
+static int find_room(struct store *store, uint64_t nmore, bool replaces)
+{
+    if (nmore > 0 && slot_pool_used(store->pool) + nmore > store->capacity_slots)
+        return -ENOSPC;
+    return slot_pool_reserve(store->pool, nmore + replaces);
+}
+
+/* Makes sure that the whole batch has room, in the page table, within the capacity and in the
+ * files. A page that replaces one of its own needs none, but the old slot is only freed after the
+ * new one is filled. */
+static int make_room(struct store *store, struct region *region, const struct batch *batch)
+{
+    uint64_t nmore = 0;
+    int err = 0;
+
+    /* Copies shared leaves first: only then do the slots say whether they are shared. */
+    for (uint32_t i = 0; err == 0 && i < batch->count; i++)
+        err = page_tree_prepare(region->pages, batch->sources[i].page->page);
+    if (err != 0)
+        return err;
+    for (uint32_t i = 0; i < batch->count; i++) {
+        uint64_t there = page_tree_get(region->pages, batch->sources[i].page->page);
+        nmore += there == 0 || slot_pool_refs(store->pool, there) > 1;
+    }
+    while ((err = find_room(store, nmore, nmore < batch->count)) == -ENOSPC &&
+           store->doomed != NULL)
+        store_free_doomed(store);
+    return err;
+}
+
+int store_put(struct store *store, uint64_t id, uint64_t epoch, const struct wire_page *pages,
+              uint32_t npages, const void *body, uint64_t *bad)
+{
+    struct region *region;
+    struct batch batch;
+    int err = store_check(store, id, epoch, true, &region);
+
+    if (err == 0)
+        err = choose_newer(store, region, pages, npages, body, &batch, bad);
+    if (err == 0 && batch.count > 0)
+        err = make_room(store, region, &batch);
+    if (err != 0)
+        return err;
+    for (uint32_t i = 0; i < batch.count; i++)
+        batch.sources[i].stamp = ++store->stamp;
+    for (uint32_t done = 0; done < batch.count;) {
+        uint64_t first;
+        int run = slot_pool_fill(store->pool, batch.count - done, &batch.sources[done], &first);
+        if (run < 0)
+            return run;
+        for (uint32_t i = 0; i < (uint32_t)run; i++) {
+            const struct wire_page *page = batch.sources[done + i].page;
+            err = page_tree_set(region->pages, page->page, first + i);
+            if (err != 0)
+                return err;
+            if (page->sequence > region->sequence)
+                region->sequence = page->sequence;
+        }
+        done += (uint32_t)run;
+    }
+    return 0;
+}
+
+int store_locate(struct store *store, uint64_t id, uint64_t epoch, struct wire_page *pages,
+                 uint32_t npages, struct store_found *found, uint64_t *bad)
+{
+    struct region *region;
+    int err = store_check(store, id, epoch, false, &region);
+
+    if (err != 0)
+        return err;
+    found->body_bytes = 0;
+    for (uint32_t i = 0; i < npages; i++) {
+        uint64_t page = pages[i].page;
+        uint64_t ref = page_tree_get(region->pages, page);
+        found->refs[i] = ref;
+        if (ref == 0) {
+            pages[i] = (struct wire_page){.page = page, .encoding = WIRE_ABSENT};
+            continue;
+        }
+        if (!slot_pool_is_sound(store->pool, ref)) {
+            *bad = page;
+            return -EBADMSG;
+        }
+        const struct slot_header *header = slot_pool_header(store->pool, ref);
+        pages[i].sequence = header->sequence;
+        pages[i].checksum = header->checksum;
+        pages[i].length_bytes = header->length_bytes;
+        pages[i].encoding = header->encoding;
+        found->body_bytes += header->length_bytes;
+    }
+    return 0;
+}
+
+int store_read(const struct store *store, const struct wire_page *pages, uint32_t npages,
+               const struct store_found *found, void *body, uint64_t *bad)
+{
+    char *to = body;
+
+    for (uint32_t i = 0; i < npages; i++) {
+        if (found->refs[i] == 0)
+            continue;
+        /* Checked after it was copied: what is sent is what was checked. */
+        memcpy(to, slot_pool_bytes(store->pool, found->refs[i]), pages[i].length_bytes);
+        if (wire_checksum(pages[i].page, to, pages[i].length_bytes) != pages[i].checksum) {
+            *bad = pages[i].page;
+            return -EBADMSG;
+        }
+        to += pages[i].length_bytes;
+    }
+    return 0;
+}
+
+/* The first page of RANGE from *PAGE on that a drop with this SEQUENCE takes. False: none. */
+static bool next_dropped(const struct store *store, const struct region *region,
+                         const struct wire_range *range, uint64_t sequence, uint64_t *page)
+{
+    uint64_t end = range->first + range->npages;
+    uint64_t ref;
+
+    while (*page < end && (ref = page_tree_next(region->pages, *page, page)) != 0 && *page < end) {
+        if (stored_sequence(store, ref) <= sequence)
+            return true;
+        (*page)++;
+    }
+    return false;
+}
+
+/* Where pages are shared the slot cannot say from which of the regions they were dropped: the
+ * manifest does. */
+static int log_drops(struct store *store, const struct region *region, uint64_t sequence,
+                     const struct wire_range *ranges, uint32_t nranges)
+{
+    struct manifest_record records[WIRE_MAX_RANGES / MANIFEST_MAX_RANGES + 1];
+    uint32_t used = 0;
+
+    memset(records, 0, sizeof(records));
+    for (uint32_t i = 0; i < nranges; i++) {
+        uint64_t page = ranges[i].first;
+        if (!next_dropped(store, region, &ranges[i], sequence, &page))
+            continue;
+        struct manifest_record *record = &records[used / MANIFEST_MAX_RANGES];
+        record->type = MANIFEST_DROP;
+        record->region = region->id;
+        record->sequence = sequence;
+        record->stamp = store->stamp;
+        record->ranges[record->nranges++] = ranges[i];
+        used++;
+    }
+    uint32_t count = (used + MANIFEST_MAX_RANGES - 1) / MANIFEST_MAX_RANGES;
+    return count == 0 ? 0 : manifest_append(store->manifest, records, count, false);
+}
+
+/* Drops what RANGE says. The region's highest sequence must outlive the page that has it: the owner
+ * goes on above it, also after a restart. */
+static int drop_range(struct store *store, struct region *region, uint64_t sequence,
+                      const struct wire_range *range)
+{
+    uint64_t page = range->first;
+    int err = 0;
+
+    while (err == 0 && next_dropped(store, region, range, sequence, &page)) {
+        uint64_t ref = page_tree_get(region->pages, page);
+        if (region->logged_sequence < region->sequence &&
+            stored_sequence(store, ref) == region->sequence) {
+            struct manifest_record record = {
+                .type = MANIFEST_SEQUENCE, .region = region->id, .sequence = region->sequence};
+            err = manifest_put(store->manifest, &record, &region->sequence_place);
+            region->logged_sequence = err == 0 ? region->sequence : 0;
+        }
+        if (err == 0)
+            err = page_tree_clear(region->pages, page);
+    }
+    return err;
+}
+
+int store_drop(struct store *store, uint64_t id, uint64_t epoch, uint64_t sequence,
+               const struct wire_range *ranges, uint32_t nranges)
+{
+    struct region *region;
+    int err = store_check(store, id, epoch, true, &region);
+
+    if (err != 0)
+        return err;
+    store->stamp++;
+    if (region->parent != 0 || region->nchildren > 0)
+        err = log_drops(store, region, sequence, ranges, nranges);
+    for (uint32_t i = 0; err == 0 && i < nranges; i++)
+        err = drop_range(store, region, sequence, &ranges[i]);
+    return err;
+}

@@ -1,0 +1,71 @@
+/*
+ * edm: reads what it is told and becomes a client or a DMS.
+ */
+#include "client/client.h"
+#include "dms/dms.h"
+#include "ini/config.h"
+#include "ini/log.h"
+
+#include <limits.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { EXIT_EDM_FAILED = 125, MAX_ERROR_BYTES = 1024 };
+
+/* Message buffers of some hundred KiB come and go all the time. By itself malloc would map and
+ * unmap each of them, and fault its pages in again: 32 MiB is the most it lets one set. */
+static void keep_buffers(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+}
+
+/* The path by which this binary can be started again. /proc/self/exe works even where the file is
+ * gone, but would name the new process "exe". */
+static const char *find_self(char *path, size_t cap)
+{
+    static const char self[] = "/proc/self/exe";
+    ssize_t len = readlink(self, path, cap);
+
+    if (len <= 0 || (size_t)len >= cap)
+        return self;
+    path[len] = '\0';
+    return access(path, X_OK) == 0 ? path : self;
+}
+
+static int run(const struct config *config)
+{
+    char self[PATH_MAX];
+
+    if (config->mode == CONFIG_MODE_DMS)
+        return dms_run(&config->dms, -1);
+    return client_run(&config->client, find_self(self, sizeof(self)));
+}
+
+int main(int argc, char **argv)
+{
+    struct config config;
+    char error[MAX_ERROR_BYTES];
+
+    keep_buffers();
+    switch (config_read(&config, argc, argv, error, sizeof(error))) {
+    case CONFIG_DONE:
+        return fflush(stdout) == 0 ? 0 : EXIT_EDM_FAILED;
+    case CONFIG_BAD:
+        fprintf(stderr, "%s\n", error);
+        return EXIT_EDM_FAILED;
+    case CONFIG_RUN:
+        break;
+    }
+    int status = EXIT_EDM_FAILED;
+    int err = log_open(config.log_path, config.log_level);
+    if (err == 0)
+        status = run(&config);
+    else
+        fprintf(stderr, "edm: cannot write the log to %s: %s\n", config.log_path, strerror(-err));
+    log_close();
+    config_clear(&config);
+    return status;
+}

@@ -1,0 +1,307 @@
+#include "config.h"
+
+#include "config_file.h"
+#include "config_help.h"
+#include "config_option.h"
+#include "memory_available.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_REASON_BYTES = 128, MAX_NAME_BYTES = 32 };
+
+#define MODES_ALLOWED "client or dms"
+
+/* The command line, taken apart but not yet looked at. */
+struct words {
+    int argc;
+    char **argv;
+    const char *mode;
+    const char *config_path;
+    bool help, version;
+    char **program; /* what follows "--", NULL where there is none */
+};
+
+struct error {
+    char *text;
+    size_t cap;
+};
+
+__attribute__((format(printf, 2, 3))) static int fail(struct error error, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(error.text, error.cap, format, args);
+    va_end(args);
+    return -EINVAL;
+}
+
+/* Takes the option at argv[*AT] apart: its name into NAME, its value into *VALUE (NULL: it has none
+ * beside "="), and *AT past it. */
+static int next_word(const struct words *words, int *at, char *name, const char **value,
+                     struct error error)
+{
+    const char *word = words->argv[(*at)++];
+
+    if (word[0] != '-')
+        return fail(error, "edm: unexpected argument '%s': the program and its arguments follow --",
+                    word);
+    if (strncmp(word, "--", 2) != 0)
+        return fail(error, "edm: unknown option %s: see edm --help", word);
+    const char *equals = strchr(word, '=');
+    size_t len = equals == NULL ? strlen(word + 2) : (size_t)(equals - word - 2);
+    if (len >= MAX_NAME_BYTES)
+        return fail(error, "edm: unknown option %.*s: see edm --help", (int)len + 2, word);
+    memcpy(name, word + 2, len);
+    name[len] = '\0';
+    *value = equals == NULL ? NULL : equals + 1;
+    return 0;
+}
+
+/* The value of option NAME: what follows "=", or the next argument unless that is an option. */
+static int take_value(const struct words *words, int *at, const char *name, const char **value,
+                      const char *allowed, struct error error)
+{
+    if (*value != NULL)
+        return 0;
+    const char *next = *at < words->argc ? words->argv[*at] : NULL;
+    if (next == NULL || strncmp(next, "--", 2) == 0)
+        return fail(error, "edm: --%s needs a value: %s", name, allowed);
+    *value = next;
+    (*at)++;
+    return 0;
+}
+
+static int take_flag(const char *name, const char *value, bool *flag, struct error error)
+{
+    if (value != NULL)
+        return fail(error, "edm: --%s takes no value", name);
+    *flag = true;
+    return 0;
+}
+
+/* An option of the table, in the mode it belongs to. Without a known MODE any mode's will do. */
+static const struct config_option *find_option(const char *name, const enum config_mode *mode)
+{
+    if (mode != NULL)
+        return config_option_by_name(name, *mode);
+    const struct config_option *option = config_option_by_name(name, CONFIG_MODE_CLIENT);
+    return option != NULL ? option : config_option_by_name(name, CONFIG_MODE_DMS);
+}
+
+static int scan_value(struct words *words, int *at, const char *name, const char *value,
+                      struct error error)
+{
+    const struct config_option *option = find_option(name, NULL);
+    bool mode = strcmp(name, "mode") == 0, config = strcmp(name, "config") == 0;
+
+    if (option == NULL && !mode && !config)
+        return fail(error, "edm: unknown option --%s: see edm --help", name);
+    const char *allowed = mode ? MODES_ALLOWED : config ? "a file name" : option->allowed;
+    int err = take_value(words, at, name, &value, allowed, error);
+    if (mode)
+        words->mode = value;
+    if (config)
+        words->config_path = value;
+    return err;
+}
+
+/* First pass: the options that decide how the others are read, and where the program begins. */
+static int scan_words(struct words *words, struct error error)
+{
+    int at = 1, err = 0;
+
+    while (err == 0 && at < words->argc) {
+        char name[MAX_NAME_BYTES];
+        const char *value = NULL;
+        if (strcmp(words->argv[at], "--") == 0) {
+            words->program = words->argv + at + 1;
+            words->argc = at;
+            break;
+        }
+        err = next_word(words, &at, name, &value, error);
+        if (err != 0)
+            break;
+        if (strcmp(name, "help") == 0)
+            err = take_flag(name, value, &words->help, error);
+        else if (strcmp(name, "version") == 0)
+            err = take_flag(name, value, &words->version, error);
+        else
+            err = scan_value(words, &at, name, value, error);
+    }
+    return err;
+}
+
+static int read_mode(const char *text, enum config_mode *mode, struct error error)
+{
+    if (text == NULL)
+        return fail(error, "edm: no --mode: " MODES_ALLOWED " (see edm --help)");
+    if (strcmp(text, "client") == 0)
+        *mode = CONFIG_MODE_CLIENT;
+    else if (strcmp(text, "dms") == 0)
+        *mode = CONFIG_MODE_DMS;
+    else
+        return fail(error, "edm: bad value '%s' for --mode: " MODES_ALLOWED, text);
+    return 0;
+}
+
+static int store_default(const struct config_option *option, struct config *config,
+                         struct error error)
+{
+    char reason[MAX_REASON_BYTES];
+
+    if (option->value == NULL)
+        return 0;
+    int err = config_option_store(option, config, option->value, reason, sizeof(reason));
+    if (err != 0)
+        return fail(error, "edm: default of --%s: %s", option->name, strerror(-err));
+    return 0;
+}
+
+static int store_defaults(struct config *config, struct error error)
+{
+    int err = 0;
+
+    for (size_t i = 0; err == 0 && i < config_noptions; i++)
+        err = store_default(&config_options[i], config, error);
+    return err;
+}
+
+static int store_word(struct config *config, const char *name, const char *value,
+                      struct error error)
+{
+    bool client = config->mode == CONFIG_MODE_CLIENT;
+    const struct config_option *option = find_option(name, &config->mode);
+    char reason[MAX_REASON_BYTES];
+
+    if (option == NULL)
+        return fail(error, "edm: --%s is an option of --mode=%s, not of --mode=%s", name,
+                    client ? "dms" : "client", client ? "client" : "dms");
+    config_option_forget(option, config);
+    int err = config_option_store(option, config, value, reason, sizeof(reason));
+    if (err == -ENOMEM)
+        return fail(error, "edm: no memory");
+    if (err != 0)
+        return fail(error, "edm: bad value '%s' for --%s: %s%s%s", value, name, reason,
+                    *reason == '\0' ? "" : ": ", option->allowed);
+    return 0;
+}
+
+/* Second pass: everything else, over what the file said. */
+static int store_words(const struct words *words, struct config *config, struct error error)
+{
+    int at = 1, err = 0;
+
+    while (err == 0 && at < words->argc) {
+        char name[MAX_NAME_BYTES];
+        const char *value = NULL;
+        err = next_word(words, &at, name, &value, error);
+        if (err != 0)
+            break;
+        bool known = strcmp(name, "mode") == 0 || strcmp(name, "config") == 0;
+        if (strcmp(name, "help") == 0 || strcmp(name, "version") == 0)
+            continue;
+        err = take_value(words, &at, name, &value, "see edm --help", error);
+        if (err == 0 && !known)
+            err = store_word(config, name, value, error);
+    }
+    return err;
+}
+
+static int check_client(struct client_config *client, const struct words *words, struct error error)
+{
+    if (words->program == NULL || words->program[0] == NULL)
+        return fail(error, "edm: no program to run: edm --mode=client [options] -- PROG ARGS");
+    client->argv = words->program;
+    if (client->low_threshold >= client->high_threshold)
+        return fail(error, "edm: low threshold %" PRIu32 " must be below high threshold %" PRIu32,
+                    client->low_threshold, client->high_threshold);
+    if (client->start_addr >= client->end_addr)
+        return fail(error, "edm: start address 0x%" PRIx64 " must be below end address 0x%" PRIx64,
+                    client->start_addr, client->end_addr);
+    if (client->local_bytes != 0)
+        return 0;
+    uint64_t available = memory_available_bytes("");
+    if (available == 0)
+        return fail(error, "edm: cannot read how much memory is available: give --local");
+    client->local_bytes = available / 5 * 4 & ~(uint64_t)4095;
+    if (client->local_bytes < config_option_by_name("local", CONFIG_MODE_CLIENT)->min)
+        return fail(error, "edm: only %" PRIu64 " KiB of memory are available: give --local",
+                    available / 1024);
+    return 0;
+}
+
+static int check_dms(const struct dms_config *dms, const struct words *words, struct error error)
+{
+    if (words->program != NULL)
+        return fail(error, "edm: --mode=dms runs no program: nothing may follow --");
+    char *last = config_shard_endpoint(dms->listen, dms->nshards - 1);
+    if (last == NULL)
+        return fail(error,
+                    "edm: no ports for %" PRIu32 " shards from %s on: the last port is 65535",
+                    dms->nshards, dms->listen);
+    free(last);
+    return 0;
+}
+
+static int read_all(struct config *config, const struct words *words, struct error error)
+{
+    int err = store_defaults(config, error);
+
+    if (err == 0 && words->config_path != NULL)
+        err = config_file_read(config, words->config_path, error.text, error.cap);
+    if (err == 0)
+        err = store_words(words, config, error);
+    if (err == 0 && config->mode == CONFIG_MODE_CLIENT)
+        err = check_client(&config->client, words, error);
+    if (err == 0 && config->mode == CONFIG_MODE_DMS)
+        err = check_dms(&config->dms, words, error);
+    return err;
+}
+
+enum config_result config_read(struct config *out, int argc, char **argv, char *error_text,
+                               size_t error_cap)
+{
+    struct words words = {.argc = argc, .argv = argv};
+    struct error error = {.text = error_text, .cap = error_cap};
+
+    memset(out, 0, sizeof(*out));
+    if (scan_words(&words, error) != 0)
+        return CONFIG_BAD;
+    if (words.version) {
+        puts("edm " EDM_VERSION);
+        return CONFIG_DONE;
+    }
+    if (words.help && words.mode == NULL) {
+        config_help_all(stdout);
+        return CONFIG_DONE;
+    }
+    if (read_mode(words.mode, &out->mode, error) != 0)
+        return CONFIG_BAD;
+    if (words.help) {
+        config_help_mode(stdout, out->mode);
+        return CONFIG_DONE;
+    }
+    if (read_all(out, &words, error) == 0)
+        return CONFIG_RUN;
+    config_clear(out);
+    return CONFIG_BAD;
+}
+
+void config_clear(struct config *config)
+{
+    for (size_t i = 0; i < config->client.ndms; i++)
+        free(config->client.dms[i]);
+    free(config->client.region);
+    free(config->client.stats_path);
+    free(config->dms.listen);
+    free(config->dms.data);
+    free(config->log_path);
+    memset(config, 0, sizeof(*config));
+}

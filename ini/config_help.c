@@ -1,0 +1,66 @@
+#include "config_help.h"
+
+#include "config_option.h"
+
+static void print_option(FILE *out, const struct config_option *option)
+{
+    fprintf(out, "  --%s=%s\n        %s\n", option->name, option->argument, option->help);
+    fprintf(out, "        [%s] %s: %s\n", config_section_names[option->section], option->key,
+            option->allowed);
+    fprintf(out, "        default: %s\n", option->value != NULL ? option->value : option->fallback);
+}
+
+static void print_section(FILE *out, enum config_section section)
+{
+    for (size_t i = 0; i < config_noptions; i++)
+        if (config_options[i].section == section)
+            print_option(out, &config_options[i]);
+}
+
+static void print_usage(FILE *out, enum config_mode mode)
+{
+    if (mode == CONFIG_MODE_CLIENT)
+        fputs("  edm --mode=client [options] -- PROG ARGS   run a program on paged memory\n", out);
+    else
+        fputs("  edm --mode=dms    [options]                serve pages\n", out);
+}
+
+static void print_common(FILE *out)
+{
+    fputs("\nIn every mode:\n", out);
+    print_section(out, CONFIG_SECTION_LOG);
+    fputs("  --config=FILE\n"
+          "        ini file with the keys named above; an option given here wins over the file\n"
+          "  --help\n        print this (one mode's options with --mode)\n"
+          "  --version\n        print the version\n",
+          out);
+}
+
+void config_help_mode(FILE *out, enum config_mode mode)
+{
+    bool client = mode == CONFIG_MODE_CLIENT;
+
+    fputs("Usage:\n", out);
+    print_usage(out, mode);
+    fprintf(out,
+            "\nOptions of --mode=%s (below each: section and key of the ini file, what is "
+            "allowed):\n",
+            client ? "client" : "dms");
+    print_section(out, client ? CONFIG_SECTION_CLIENT : CONFIG_SECTION_DMS);
+    print_common(out);
+}
+
+void config_help_all(FILE *out)
+{
+    fputs("Usage:\n", out);
+    print_usage(out, CONFIG_MODE_CLIENT);
+    print_usage(out, CONFIG_MODE_DMS);
+    fputs("\nOptions are written --option=VALUE or --option VALUE. Below each: section and key of "
+          "the\nini file, what is allowed, what holds without it.\n",
+          out);
+    fputs("\nOptions of --mode=client:\n", out);
+    print_section(out, CONFIG_SECTION_CLIENT);
+    fputs("\nOptions of --mode=dms:\n", out);
+    print_section(out, CONFIG_SECTION_DMS);
+    print_common(out);
+}
