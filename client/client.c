@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -38,7 +39,7 @@ struct run {
     char region[WIRE_MAX_NAME_BYTES + 1];
     char path[PATH_MAX];
     struct run_dir dir;
-    int device_fd, guard_fd, signal_fd, error_fd;
+    int device_fd, guard_fd, signal_fd, error_fd, program_fd;
     pid_t guard, program;
     struct private_dms dms;
     char *endpoints[1];             /* the private DMS's */
@@ -138,6 +139,7 @@ static int start_program(struct run *run)
     close(go[0]);
     if (pid > 0) {
         run->program = pid;
+        run->program_fd = (int)syscall(SYS_pidfd_open, pid, 0);
         pager_set_program(run->pager, pid);
         guard_end_with_us(run->guard_fd, pid);
         if (write(go[1], "g", 1) != 1)
@@ -210,16 +212,21 @@ static void on_dms_end(struct run *run)
     }
 }
 
+static bool has_ended(int pidfd)
+{
+    struct pollfd fd = {pidfd, POLLIN, 0};
+    return poll(&fd, 1, 0) == 1;
+}
+
 static void reap(struct run *run)
 {
     int status;
-    pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (pid == run->program)
-            on_program_end(run, status);
-        else if (pid == run->dms.pid)
-            on_dms_end(run);
-    }
+    if (run->dms.pid > 0 && waitpid(run->dms.pid, &status, WNOHANG) == run->dms.pid)
+        on_dms_end(run);
+    /* The pager's thread traces the program at times (brake.h): waiting for it before it has ended
+     * would take the tracer's stops away. */
+    if (has_ended(run->program_fd) && waitpid(run->program, &status, WNOHANG) == run->program)
+        on_program_end(run, status);
 }
 
 static void take_signals(struct run *run)
@@ -350,7 +357,7 @@ int client_run(const struct client_config *config, const char *self)
 {
     static struct run run;
     run = (struct run){.config = config, .self = self, .guard_fd = -1, .signal_fd = -1,
-                       .error_fd = -1, .exit_code = FAILED};
+                       .error_fd = -1, .program_fd = -1, .exit_code = FAILED};
     char why[1024];
     run.device_fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
     if (run.device_fd < 0)
@@ -385,6 +392,7 @@ int client_run(const struct client_config *config, const char *self)
     close_fd(run.dir.listen_fd);
     close_fd(run.signal_fd);
     close_fd(run.error_fd);
+    close_fd(run.program_fd);
     close_fd(run.device_fd);
     return code;
 }

@@ -8,11 +8,14 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
+    PAGER_NICE = -10,
     RETRY_US = 50,                  /* the program's mappings are changing: about one wake-up */
     PUBLISH_US = 50000,
     PRESS_SHARE = 8,                /* managing begins an eighth of the budget, */
@@ -112,7 +115,7 @@ static void take_fork_end(struct space *space)
 
 static bool must_retry(const struct space *space)
 {
-    if (space->again.count > 0)
+    if (space->again.count > 0 || brake_is_busy(&space->brake))
         return true;
     for (int i = 0; i < SPACE_FETCHES; i++)
         if (space->fetches[i].state == FETCH_INSTALLING)
@@ -139,6 +142,7 @@ static int serve(struct space *space, const struct ready *ready, uint64_t now_us
     if (space->held.count > 0 && (pager_room(space) > 0 || reclaim_is_hopeless(space, now_us)))
         fault_retry_held(space);
     done += reclaim_step(space, now_us);
+    look_release(space, now_us);
     reclaim_flush_drops(space);
     return done;
 }
@@ -191,6 +195,9 @@ static void *run(void *arg)
     struct pager *pager = arg;
     prctl(PR_SET_NAME, "edm-pager");
     prctl(PR_SET_TIMERSLACK, 1000); /* nanoseconds */
+    /* It works in short bursts that others wait for. Allowed to root only; no harm if refused. */
+    if (setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), PAGER_NICE))
+        log_debug("Pager", "no higher priority: %s", strerror(errno));
     uint64_t next_tick_us = 0;
     struct ready ready = {0};
     while (!pager->stop) {

@@ -302,8 +302,11 @@ static bool check_pages(struct fetch *fetch, const struct rpc_answer *answer)
         struct page_hash stored;
         if (fetch->page[i] != NO_PAGE &&
             (!page_table_stored(space->table, fetch->page[i], &stored) ||
-             !page_hash_equal(stored, page_hash_of(answer->body + offset))))
+             !page_hash_equal(stored, page_hash_of(answer->body + offset)))) {
+            log_error("Pager", "page %#llx, stored as %llu, is another than was stored",
+                      (unsigned long long)fetch->key[i], (unsigned long long)page->sequence);
             return false;
+        }
         offset += PAGE_BYTES;
     }
     return true;

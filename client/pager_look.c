@@ -17,6 +17,7 @@ enum {
     UNKNOWN_MOST_BYTES = 4 * 1024 * 1024,   /* resident, but not in the table: worth a scan */
     RESCAN_US = 100000,
     RESCAN_MOST_US = 3000000,
+    BRAKE_DENIED_US = 1000000,
     THREADS_US = 20000,
     REGIONS_AT_ONCE = 256,
 };
@@ -222,6 +223,34 @@ static void press(struct space *space)
              area_map_count(space->areas));
 }
 
+/* The program has filled memory we had not seen, faster than pages can leave: let it wait. Half of
+ * what lies between the threshold and the limit is kept for what it does until it stops. */
+static void brake(struct space *space, uint64_t now_us)
+{
+    const struct pager *pager = space->pager;
+    if (space->brake.on || pager_resident(space) <= (pager->high + pager->limit) / 2 ||
+        now_us < space->brake_denied_us || reclaim_is_hopeless(space, now_us))
+        return;
+    int err = brake_stop(&space->brake, space->pid, space->agent_tid);
+    if (err) {
+        if (err != -ESRCH)
+            log_warn("Pager", "the program cannot be held back while it grows: %s", strerror(-err));
+        space->brake_denied_us = now_us + BRAKE_DENIED_US;
+        return;
+    }
+    space->pager->counters.brakes++;
+    look_at_maps(space);            /* nothing grows now: all there is gets registered */
+}
+
+void look_release(struct space *space, uint64_t now_us)
+{
+    if (space->brake.on && (pager_resident(space) <= space->pager->high ||
+                            reclaim_is_hopeless(space, now_us)))
+        brake_release(&space->brake);
+    else if (brake_is_busy(&space->brake))
+        brake_poll(&space->brake);
+}
+
 static void note_peaks(struct space *space)
 {
     struct pager_counters *counters = &space->pager->counters;
@@ -252,7 +281,8 @@ void look_tick(struct space *space, uint64_t now_us)
         space->virtual_pages = size.virtual_pages;
         return;
     }
-    uint64_t known = space->sampled_resident;
+    brake(space, now_us);
+    uint64_t known = table_resident(space);
     bool unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
     /* With thousands of mappings a look is not free: it may take a tenth of the time. */
     bool affordable = now_us - space->looked_us > 9 * space->look_cost_us;

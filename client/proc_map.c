@@ -123,7 +123,9 @@ bool proc_map_parse(const char *line, struct proc_range *out)
     if (!at || *at != '-')
         return false;
     at = parse_hex(at + 1, &out->end);
-    if (!at || strncmp(at, " rw-p ", 6) != 0)
+    /* Memory that is only reserved may be opened later (malloc's arenas grow like that): if it is
+     * registered now, it is registered then. */
+    if (!at || (strncmp(at, " rw-p ", 6) != 0 && strncmp(at, " ---p ", 6) != 0))
         return false;
     at = strchr(at + 6, ' ');       /* past the offset */
     if (!at || strncmp(at, " 00:00 0", 8) != 0)

@@ -29,8 +29,8 @@ struct proc_size {
 
 int proc_map_size(struct proc_map *map, struct proc_size *out) __attribute__((warn_unused_result));
 
-/* A mapping that can be managed: private, anonymous, readable and writable, not executable, and
- * none of the kernel's own ([stack], [vdso]). Addresses in bytes. */
+/* A mapping that can be managed: private, anonymous, readable and writable or not accessible (yet),
+ * not executable, and none of the kernel's own ([stack], [vdso]). Addresses in bytes. */
 struct proc_range {
     uint64_t start, end;
 };

@@ -119,6 +119,11 @@ static int find_twins(const struct shard_set *set, char *why, size_t why_cap)
 int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char *why, size_t why_cap)
 {
     struct rpc *rpc;
+    if (!wire_name_is_valid(region)) {
+        snprintf(why, why_cap, "'%s' cannot be a region's name: 1 to 128 bytes of text without '/'",
+                 region);
+        return -EINVAL;
+    }
     int err = rpc_new(&rpc, set->zmq, set->endpoints, set->nshards, set->wait_ms, "Client");
     if (err) {
         snprintf(why, why_cap, "cannot open a socket: %s", strerror(-err));

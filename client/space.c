@@ -294,6 +294,7 @@ void space_end(struct space *space)
     struct pager *pager = space->pager;
     if (space->dead)
         return;
+    brake_clear(&space->brake);
     space->dead = true;
     pager->present = false;
     log_debug("Pager", "%d: this image is gone", (int)space->pid);

@@ -11,6 +11,7 @@
 #define EDM_CLIENT_SPACE_H
 
 #include "area_map.h"
+#include "brake.h"
 #include "page_table.h"
 #include "pager.h"
 #include "proc_map.h"
@@ -105,6 +106,8 @@ struct space {
     uint32_t barren;
     uint64_t retry_move_us;
     bool reclaiming;
+    struct brake brake;             /* held while unregistered memory grows */
+    uint64_t brake_denied_us;
     uint64_t evict_clock;           /* pages evicted so far */
     uint64_t zero_next;             /* where a run of first touches goes on */
     uint32_t zero_run;
@@ -159,6 +162,7 @@ void events_unmap(struct space *space, uint64_t start, uint64_t end);   /* pages
 /* pager_look.c */
 void look_tick(struct space *space, uint64_t now_us);
 int look_interval_us(const struct space *space);
+void look_release(struct space *space, uint64_t now_us);   /* lets braked threads go in time */
 void look_at_threads(struct space *space, uint64_t now_us);
 
 /* pager_reclaim.c */

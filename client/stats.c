@@ -89,6 +89,7 @@ static void write_all(FILE *file, const struct stats *stats)
             (double)pager->cpu_us / 1e6, (double)write_back->cpu_us / 1e6,
             (double)pager->agent_cpu_us / 1e6);
     number(file, "page_table_bytes", pager->table_bytes, ",\n  ");
+    number(file, "brakes", pager->brakes, ",\n  ");
     number(file, "images", pager->images, ",\n  ");
     number(file, "forks", pager->forks, ",\n  ");
     number(file, "retries", pager->rpc.retries + write_back->rpc.retries, ",\n  ");

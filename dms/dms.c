@@ -13,10 +13,16 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-enum { EXIT_FAILED = 125, PERCENT_OF_FREE = 80 };
+enum {
+    EXIT_FAILED = 125,
+    PERCENT_OF_FREE = 80,
+    MAX_DESCRIPTORS = 1 << 20,
+    FEW_DESCRIPTORS = 1024,
+};
 
 static const char PART[] = "DMS";
 
@@ -102,8 +108,9 @@ static int start_shards(struct dms *dms)
 
 static void say_ready(struct dms *dms)
 {
-    log_info(PART, "EDM %s serves %s from %s with %" PRIu32 " shards", EDM_VERSION,
-             dms->config->listen, dms->config->data, dms->config->nshards);
+    log_info(PART, "EDM %s serves %s from %s with %" PRIu32 " shard%s", EDM_VERSION,
+             dms->config->listen, dms->config->data, dms->config->nshards,
+             dms->config->nshards == 1 ? "" : "s");
     if (dms->ready_fd < 0)
         return;
     while (write(dms->ready_fd, "", 1) < 0 && errno == EINTR)
@@ -139,11 +146,25 @@ static int wait_for_end(struct dms *dms)
     }
 }
 
+/* A connection takes a descriptor, and ZeroMQ ends the process when there are none left. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max < MAX_DESCRIPTORS ? limit.rlim_max : MAX_DESCRIPTORS;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < FEW_DESCRIPTORS)
+        log_warn(PART, "only %llu files may be open: let it be %d or more (ulimit -n)",
+                 (unsigned long long)limit.rlim_cur, FEW_DESCRIPTORS);
+}
+
 static int run(struct dms *dms)
 {
     char why[512];
     int status = EXIT_FAILED;
 
+    raise_descriptor_limit();
     if (data_dir_open(&dms->data, dms->config->data, dms->config->nshards, why, sizeof(why)) != 0)
         log_fatal(PART, "%s", why);
     else if (make_shards(dms) == 0 && start_shards(dms) == 0)

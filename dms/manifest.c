@@ -51,9 +51,13 @@ static bool is_sound(const struct manifest_record *record)
 
 static bool is_zero(const struct manifest_record *record)
 {
-    static const struct manifest_record zero;
+    const unsigned char *bytes = (const unsigned char *)record;
 
-    return memcmp(record, &zero, sizeof(zero)) == 0;
+    for (size_t i = 0; i < sizeof(*record); i++) {
+        if (bytes[i] != 0)
+            return false;
+    }
+    return true;
 }
 
 /* Makes room for COUNT more records and, if possible, a chunk more. */

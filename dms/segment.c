@@ -17,6 +17,7 @@ enum {
     /* Writing a page through the mapping costs a fault when it was never touched; a system call
      * costs about as much as a page. Measured: from some pages on, the call is far cheaper. */
     LEAST_RUN = 4,
+    SHRINK_BYTES = 4 << 20, /* some 500 us */
 };
 
 static const char MAGIC[8] = "EDMSEGM";
@@ -36,6 +37,7 @@ struct segment {
     uint32_t nfree;
     uint32_t hint; /* word of the free map to look at first */
     size_t map_bytes;
+    size_t file_bytes; /* less than is mapped once it is shrunk */
     size_t data_offset;
     char *map;
     struct slot_header *headers;
@@ -96,6 +98,7 @@ static int map_segment(struct segment **out, int fd, uint32_t nslots)
         err = -errno;
         goto out;
     }
+    segment->file_bytes = segment->map_bytes;
     segment->fd = fd;
     segment->nslots = nslots;
     segment->refs = refs;
@@ -115,11 +118,11 @@ int segment_create(struct segment **out, const char *path, uint32_t nslots)
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    struct segment *segment;
+    struct segment *segment = NULL;
     int err = reserve(fd, file_bytes(nslots));
     if (err == 0)
         err = map_segment(&segment, fd, nslots);
-    if (err != 0) {
+    if (segment == NULL) {
         close(fd);
         unlink(path);
         return err;
@@ -185,6 +188,16 @@ void segment_close(struct segment **segment)
     free((*segment)->refs);
     free(*segment);
     *segment = NULL;
+}
+
+bool segment_shrink(struct segment *segment)
+{
+    size_t step = segment->file_bytes < SHRINK_BYTES ? segment->file_bytes : SHRINK_BYTES;
+
+    if (ftruncate(segment->fd, (off_t)(segment->file_bytes - step)) != 0)
+        return true;
+    segment->file_bytes -= step;
+    return segment->file_bytes == 0;
 }
 
 static char *bytes_of(const struct segment *segment, uint32_t slot)

@@ -75,6 +75,10 @@ int segment_open(struct segment **out, const char *path, uint32_t nslots, bool *
 /* Unmaps and closes; the file stays. */
 void segment_close(struct segment **segment);
 
+/* Gives back a part of a file that was unlinked and is not used any more: freeing all of it at once
+ * takes as long as many requests. Returns true once only segment_close() is left to do. */
+bool segment_shrink(struct segment *segment);
+
 /* Looks at a slot as it is on disk. READ_PAGE: check the page's bytes also. */
 enum slot_check segment_check(const struct segment *segment, uint32_t slot, bool read_page);
 

@@ -28,7 +28,8 @@ struct slot_pool {
     struct member *members;
     uint32_t nmembers;
     uint32_t head, tail;
-    uint32_t nempty; /* segments with no slot in use */
+    struct segment *dying; /* unlinked, being given back piece by piece */
+    uint32_t nempty;       /* segments with no slot in use */
     uint64_t used;
     uint64_t free;
 };
@@ -87,13 +88,13 @@ static int make_member(struct slot_pool *pool, uint32_t i)
 {
     if (i < pool->nmembers)
         return 0;
-    uint32_t count = i + 1 > 2 * pool->nmembers ? i + 1 : 2 * pool->nmembers;
+    size_t count = 2 * (size_t)i + 1;
     struct member *members = realloc(pool->members, count * sizeof(*members));
     if (members == NULL)
         return -ENOMEM;
     memset(members + pool->nmembers, 0, (count - pool->nmembers) * sizeof(*members));
     pool->members = members;
-    pool->nmembers = count;
+    pool->nmembers = (uint32_t)count;
     return 0;
 }
 
@@ -177,6 +178,7 @@ void slot_pool_close(struct slot_pool **pool)
         segment_close(&(*pool)->members[i].segment);
         free((*pool)->members[i].checks);
     }
+    segment_close(&(*pool)->dying);
     free((*pool)->members);
     free((*pool)->dir);
     free(*pool);
@@ -380,6 +382,11 @@ bool slot_pool_trim(struct slot_pool *pool, uint32_t keep)
 {
     char path[PATH_MAX];
 
+    if (pool->dying != NULL) {
+        if (segment_shrink(pool->dying))
+            segment_close(&pool->dying);
+        return true;
+    }
     if (pool->nempty <= keep)
         return false;
     uint32_t i = pool->tail;
@@ -389,7 +396,8 @@ bool slot_pool_trim(struct slot_pool *pool, uint32_t keep)
     if (path_of(pool, i, "", path, sizeof(path)) != 0 || unlink(path) != 0)
         return false;
     list_remove(pool, i);
-    segment_close(&pool->members[i].segment);
+    pool->dying = pool->members[i].segment;
+    pool->members[i].segment = NULL;
     pool->nempty--;
     pool->free -= pool->segment_slots;
     return true;

@@ -63,7 +63,8 @@ const struct slot_header *slot_pool_header(const struct slot_pool *pool, uint64_
 const void *slot_pool_bytes(const struct slot_pool *pool, uint64_t ref);
 bool slot_pool_is_sound(const struct slot_pool *pool, uint64_t ref);
 
-/* Removes one empty segment file if there are more than KEEP. Returns whether it did. */
+/* Takes a step towards removing one empty segment file if there are more than KEEP. Returns whether
+ * there was something to do. */
 bool slot_pool_trim(struct slot_pool *pool, uint32_t keep);
 
 /* Slots in use, slots set aside included. */

@@ -10,12 +10,13 @@ import os
 import subprocess
 import sys
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 SANITIZED_LABELS = {"unit", "integration", "fuzz"}
 SLOWNESS = {"address": 3, "thread": 5}
 DEFAULT_TIMEOUT_S = 120
 ENVIRONMENT = {
     "address": ["ASAN_OPTIONS=exitcode=99", "UBSAN_OPTIONS=print_stacktrace=1:exitcode=99"],
-    "thread": ["TSAN_OPTIONS=exitcode=99:halt_on_error=1"],
+    "thread": [f"TSAN_OPTIONS=exitcode=99:halt_on_error=1:suppressions={HERE}/thread.supp"],
 }
 
 

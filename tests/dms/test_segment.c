@@ -68,8 +68,8 @@ static void fill(struct segment *segment, uint32_t count, uint8_t byte, uint32_t
             .encoding = len == WIRE_PAGE_BYTES ? WIRE_RAW : WIRE_LZ4,
         };
         pages[i].checksum = wire_checksum(pages[i].page, bytes[i], len);
-        sources[i] = (struct slot_source){
-            .region = 99, .stamp = 5, .page = &pages[i], .bytes = bytes[i]};
+        sources[i] =
+            (struct slot_source){.region = 99, .stamp = 5, .page = &pages[i], .bytes = bytes[i]};
     }
     assert_int_equal(segment_take(segment, count, first), count);
     assert_int_equal(segment_fill(segment, *first, count, sources), 0);
@@ -197,8 +197,7 @@ static void test_header_of_another_slot_is_damage(void **state)
     segment_close(&segment);
     int fd = open(path(), O_RDWR);
     assert_int_equal(pread(fd, header, sizeof(header), HEADERS_AT), sizeof(header));
-    assert_int_equal(pwrite(fd, header, sizeof(header), HEADERS_AT + HEADER_BYTES),
-                     sizeof(header));
+    assert_int_equal(pwrite(fd, header, sizeof(header), HEADERS_AT + HEADER_BYTES), sizeof(header));
     close(fd);
     segment = reopen(false);
     assert_int_equal(segment_check(segment, first, true), SLOT_CHECK_GOOD);

@@ -63,8 +63,8 @@ list_traces() {
     find /run/docker -maxdepth 0 2>/dev/null || true
 }
 
-# After the last engine: mounts it left, which it does when it was killed, and those directories, but
-# for the ones that were there before (another engine's).
+# After the last engine: mounts it left, which it does when it was killed, and those directories,
+# but for the ones that were there before (another engine's).
 engine_clean() {
     local path
     awk -v below="$work/" 'index($2, below) == 1 { print $2 }' /proc/mounts | sort -r |

@@ -156,20 +156,29 @@ is_running() {
     [ "$(state "$1" '{{.State.Running}}')" = true ]
 }
 
+has_stopped() {
+    [ "$(state "$1" '{{.State.Running}}')" = false ]
+}
+
+has_ended() {
+    ! kill -0 "$1" 2>/dev/null
+}
+
 is_running_since_another_time() {
     local started
     started=$(state "$1" '{{.State.StartedAt}}')
     [ -n "$started" ] && [ "$started" != "$2" ]
 }
 
-# Pages that a DMS holds, as it says itself; 0 while it does not answer.
-pages_of() {
+# What a DMS says of itself: pages it holds, requests since its start; 0 while it does not answer.
+number_of() {
     docker exec "$(container "$1")" edm-health 2>/dev/null |
-        awk '{ for (i = 1; i < NF; i++) if ($i == "pages") n = $(i + 1) } END { print n + 0 }'
+        awk -v what="$2" '{ for (i = 1; i < NF; i++) if ($i == what) n = $(i + 1) }
+            END { print n + 0 }'
 }
 
-has_pages() {
-    [ "$(pages_of "$1")" -ge "$2" ]
+has_at_least() {
+    [ "$(number_of "$1" "$2")" -ge "$3" ]
 }
 
 # Of the first process of a container, from the host's /proc.
@@ -227,6 +236,18 @@ check_result() {
     [ "$peak" -le $(((local_mb + slack_mb) << 20)) ] || fail "the budget was not kept"
 }
 
+# What EDM is for: without it the compose file's program is killed for want of memory.
+check_native_fails() {
+    local status=0 limit
+    limit=$(compose config | sed -nE "s/^ *mem_limit: ['\"]?([0-9]+[a-z]?).*/\1/p")
+    [ -n "$limit" ] || fail "the compose file gives the client no mem_limit"
+    docker run --rm --network none --memory "$limit" --memory-swap "$limit" \
+        --entrypoint edm-verify edm --size=1G --threads=4 --seconds=3 --seed=1 \
+        >"$work/native.log" 2>&1 || status=$?
+    [ $status -eq 137 ] || fail "without EDM the program ended with $status in $limit, not killed"
+    say "without EDM the program is killed at $limit"
+}
+
 # The one command of the compose file, as it stands.
 run_as_documented() {
     local up service
@@ -237,9 +258,11 @@ run_as_documented() {
     check_health
     check_all_rights
     for service in dms-1 dms-2 dms-3; do
-        wait_until 60 "pages at $service" has_pages $service 1000
+        wait_until 60 "pages at $service" has_at_least $service pages 1000
     done
-    say "pages held: dms-1 $(pages_of dms-1), dms-2 $(pages_of dms-2), dms-3 $(pages_of dms-3)"
+    say "pages held: dms-1 $(number_of dms-1 pages), dms-2 $(number_of dms-2 pages)," \
+        "dms-3 $(number_of dms-3 pages)"
+    wait_until 180 "the end of the first run" has_ended $up
     wait $up || fail "up --exit-code-from client ended with $?"
     check_result
     compose down --volumes --timeout 5 >"$work/down.log" 2>&1
@@ -252,7 +275,7 @@ run_without_root() {
     IFS=: read -r major minor </sys/class/misc/userfaultfd/dev
     mknod --mode 0660 "$work/userfaultfd" c "$major" "$minor"
     chgrp 7600 "$work/userfaultfd"
-    docker run --rm --network edm-test_pages --user edm \
+    timeout 120 docker run --rm --network edm-test_pages --user edm \
         --device "$work/userfaultfd:/dev/userfaultfd" \
         --cap-drop ALL --security-opt no-new-privileges --read-only --no-healthcheck \
         --tmpfs /tmp:exec,mode=1777,size=16m edm --mode=client --local=64M --log-file=- \
@@ -269,14 +292,15 @@ run_with_restart() {
     say "second run: dms-2 is restarted in the middle"
     compose up --no-build --detach >"$work/up.log" 2>&1
     wait_until 60 "client" is_running client
-    wait_until 60 "pages at dms-2" has_pages dms-2 1000
+    wait_until 60 "pages at dms-2" has_at_least dms-2 pages 1000
     before=$(state dms-2 '{{.State.StartedAt}}')
     docker restart --time 2 "$(container dms-2)" >"$work/restart.log"
     is_running_since_another_time dms-2 "$before" || fail "dms-2 was not restarted"
+    wait_until 30 "requests at dms-2 after its restart" has_at_least dms-2 requests 1000
     is_running client || fail "the client had ended before dms-2 was back"
     wait_until 30 "dms-2 healthy again" is_healthy dms-2
-    say "dms-2 is back and holds $(pages_of dms-2) pages"
-    docker wait "$(container client)" >"$work/wait.log"
+    say "dms-2 is back: $(number_of dms-2 pages) pages, $(number_of dms-2 requests) requests"
+    wait_until 180 "the end of the second run" has_stopped client
     check_result
     run_without_root
     compose down --volumes --timeout 5 >"$work/down.log" 2>&1
@@ -286,6 +310,7 @@ install_packages
 build_image
 engine_start run || skip "the Docker engine does not start in a network namespace of its own"
 check_image
+check_native_fails
 run_as_documented
 run_with_restart
 say "passed in $SECONDS s"

@@ -20,11 +20,12 @@ class DmsProcess:
         self.process = None
 
     def start(self):
-        # Opened by the test: what ends the process, a sanitizer too, writes to standard error.
+        # setpriv: should this test be killed itself, the server goes with it.
+        # The log is opened here: what ends the process, a sanitizer too, writes to standard error.
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [self.edm, "--mode=dms", f"--listen={self.endpoint}", "--log-file=-",
-                 f"--data={self.directory}/data", *self.options],
+                ["setpriv", "--pdeathsig=KILL", self.edm, "--mode=dms", "--log-file=-",
+                 f"--listen={self.endpoint}", f"--data={self.directory}/data", *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def kill(self):

@@ -468,7 +468,7 @@ static void test_lists_too_long_on_the_wire(void **state)
     request.npages = WIRE_MAX_PAGES;
     size_t len = (size_t)wire_pack_request(&request, buf, sizeof(buf));
     assert_int_equal(wire_unpack_request(&request_back, buf, len, 2048), 0);
-    len = lengthen(len, 9, 8);
+    len = lengthen(len, 9, 7);
     assert_int_equal(wire_unpack_request(&request_back, buf, len, 2056), -EBADMSG);
 
     begin(WIRE_PAGE_DROP);
@@ -477,7 +477,7 @@ static void test_lists_too_long_on_the_wire(void **state)
     request.nranges = WIRE_MAX_RANGES;
     len = (size_t)wire_pack_request(&request, buf, sizeof(buf));
     assert_int_equal(wire_unpack_request(&request_back, buf, len, 0), 0);
-    len = lengthen(len, 10, 5);
+    len = lengthen(len, 10, 4);
     assert_int_equal(wire_unpack_request(&request_back, buf, len, 0), -EBADMSG);
 
     begin(WIRE_LIST);
@@ -500,8 +500,13 @@ static void test_detail_too_long_on_the_wire(void **state)
     buf[8 + 256] = 0x90;
     assert_int_equal(wire_unpack_reply(&reply_back, buf, 8 + 256 + 1, 0), 0);
     assert_int_equal(strlen(reply_back.detail), 256);
-    buf[7] = 1;
+    /* Longer than the whole structure. */
+    memcpy(buf + 6, "\x75\x30", 2);
     buf[8 + 256] = 'x';
+    buf[8 + 30000] = 0x90;
+    assert_int_equal(wire_unpack_reply(&reply_back, buf, 8 + 30000 + 1, 0), -EBADMSG);
+    buf[8 + 30000] = 'x';
+    memcpy(buf + 6, "\x01\x01", 2);
     buf[8 + 257] = 0x90;
     assert_int_equal(wire_unpack_reply(&reply_back, buf, 8 + 257 + 1, 0), -EBADMSG);
 }

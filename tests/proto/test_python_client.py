@@ -42,8 +42,8 @@ class DmsTest(unittest.TestCase):
         status = self.dms.end()
         self.assertEqual(status, 0, self.dms.read_log())
 
-    def connect(self, peer, **options):
-        client = wire.Client(self.dms.endpoint, peer, **options)
+    def connect(self, peer, endpoint=None, **options):
+        client = wire.Client(endpoint or self.dms.endpoint, peer, **options)
         self.addCleanup(client.close)
         return client
 
@@ -74,7 +74,7 @@ class TestMethods(DmsTest):
         self.assertEqual((self.hello["shard"], self.hello["nshards"]), (0, 1))
         self.assertNotEqual(self.hello["store"], 0)
         self.assertEqual(self.client.hello(version_max=wire.U32), self.hello)
-        self.assertEqual(self.client.hello(features=wire.U64)["features"] & 0, 0)
+        self.assertEqual(self.client.hello(features=wire.U64)["features"], 0)
         detail = self.assert_refused("FAILED_PRECONDITION", self.client.hello, 7, 9)
         for version in "179":
             self.assertIn(version, detail)
@@ -282,7 +282,7 @@ class TestRefusals(DmsTest):
         self.assertEqual(self.client.hello(), self.hello)
 
     def test_garbage(self):
-        """The server answers with a refusal or not at all; it goes on, and so does the connection."""
+        """The server answers with a refusal or not at all; server and connection go on."""
         good = msgpack.packb([1, wire.STAT, 9, 0, [0]])
         frames = [[b""], [b"", good], [b"\xc1"], [b"\xdd\xff\xff\xff\xff"], [b"\x95\x01"],
                   [good + b"\x00"], [good[:-1]], [b"\x91" * 32768], [b"\x91" * 32769],
@@ -420,6 +420,123 @@ class TestRestart(DmsTest):
         self.restart()
         patient.put(region, epoch, [raw(1, 1)])
         self.assert_holds(region, epoch, [raw(1, 1)])
+
+
+class TestBranches(DmsTest):
+    def make(self):
+        """A region with 600 pages, a checkpoint of it, and a branch of that."""
+        self.source, self.epoch, _ = self.client.open("source")
+        self.pages = [raw(i * 13, 1) for i in range(600)]
+        for first in range(0, 600, 200):
+            self.client.put(self.source, self.epoch, self.pages[first:first + 200])
+        self.frozen = self.client.freeze(self.source, self.epoch, "source@1")
+        self.branch = self.client.branch(self.frozen, 0, "second run")
+        self.assertEqual(len({self.source, self.frozen, self.branch}), 3)
+
+    def change(self):
+        """Changes both sides; what each of them then has."""
+        source = [raw(0, 2, "source")] + self.pages[2:]
+        self.client.put(self.source, self.epoch, source[:1])
+        self.client.drop(self.source, self.epoch, 2, [(13, 1)])
+        opened, epoch, sequence = self.client.open("second run")
+        self.assertEqual((opened, epoch, sequence), (self.branch, 2, 1))
+        branch = [raw(0, 2, "branch")] + self.pages[1:-1]
+        self.client.put(self.branch, epoch, branch[:1])
+        self.client.drop(self.branch, epoch, 2, [(599 * 13, 1)])
+        return source, branch
+
+    def check(self, source, branch):
+        # What is frozen may be read with any epoch.
+        self.assert_holds(self.frozen, 99, self.pages)
+        self.assert_holds(self.source, self.epoch, source)
+        self.assert_holds(self.branch, 2, branch)
+        regions = {region.name: region for region in self.client.list()}
+        self.assertEqual({name: (region.region, region.parent, region.npages, region.is_frozen)
+                          for name, region in regions.items()},
+                         {"source": (self.source, 0, 599, False),
+                          "source@1": (self.frozen, self.source, 600, True),
+                          "second run": (self.branch, self.frozen, 599, False)})
+
+    def test_branches_do_not_touch_each_other(self):
+        self.make()
+        source, branch = self.change()
+        self.check(source, branch)
+        # Each of the 600 pages is there once, and one more for each side's own.
+        self.assertEqual(self.client.stat()[0]["npages"], 602)
+        self.dms.kill()
+        self.dms.start()
+        self.check(source, branch)
+
+    def test_source_removed(self):
+        self.make()
+        _, branch = self.change()
+        self.client.remove(self.source, self.epoch)
+        self.assert_holds(self.frozen, 0, self.pages)
+        self.assert_holds(self.branch, 2, branch)
+        self.dms.kill()
+        self.dms.start()
+        self.assert_holds(self.frozen, 0, self.pages)
+        self.client.remove(self.frozen, 0)
+        self.assert_holds(self.branch, 2, branch)
+        self.assertEqual([region.name for region in self.client.list()], ["second run"])
+
+    def test_frozen_regions_refuse_changes(self):
+        self.make()
+        for call in (lambda: self.client.put(self.frozen, 1, [raw(0, 9)]),
+                     lambda: self.client.drop(self.frozen, 1, 9, [(0, 10)])):
+            detail = self.assert_refused("FAILED_PRECONDITION", call)
+            self.assertNotIn("FENCED", detail)
+        self.assertEqual(self.client.open("source@1", 50), (self.frozen, 1, 1))
+        self.assert_holds(self.frozen, 1, self.pages)
+
+    def test_names_and_epochs(self):
+        self.make()
+        self.assert_fenced(self.client.freeze, self.source, self.epoch + 1, "late")
+        self.assert_fenced(self.client.branch, self.source, self.epoch + 1, "late")
+        self.assert_refused("NOT_FOUND", self.client.freeze, self.source ^ 1, 1, "late")
+        self.assert_refused("ALREADY_EXISTS", self.client.freeze, self.source, 1, "second run")
+        self.assert_refused("ALREADY_EXISTS", self.client.branch, self.source, 1, "source@1")
+        # Repetitions.
+        self.assertEqual(self.client.freeze(self.source, 1, "source@1"), self.frozen)
+        self.assertEqual(self.client.branch(self.frozen, 7, "second run"), self.branch)
+        fork = self.client.branch(self.source, self.epoch, "fork")
+        self.assert_holds(fork, 1, self.pages)
+        # No repetitions any more: what stands under the names is not what the source is now.
+        self.client.put(self.source, self.epoch, [raw(0, 5)])
+        self.assert_refused("ALREADY_EXISTS", self.client.freeze, self.source, 1, "source@1")
+        self.client.open("second run")
+        self.assert_refused("ALREADY_EXISTS", self.client.branch, self.frozen, 0, "second run")
+
+
+class TestShards(DmsTest):
+    options = ("--shards=3",)
+
+    def test_region_on_all_shards(self):
+        clients = [self.client] + [self.connect("test", endpoint=f"{self.dms.endpoint}.{i}")
+                                   for i in (1, 2)]
+        hellos = [client.hello() for client in clients]
+        self.assertEqual([(hello["shard"], hello["nshards"]) for hello in hellos],
+                         [(0, 3), (1, 3), (2, 3)])
+        shards = {hello["store"]: client for hello, client in zip(hellos, clients)}
+        self.assertEqual(len(shards), 3)
+        clients[1].open("spread")
+        opened = [client.open("spread") for client in clients]
+        epoch = max(item[1] for item in opened)
+        self.assertEqual(epoch, 2)
+        regions = {client: client.open("spread", epoch)[0] for client in clients}
+        pages = [raw(extent * wire.EXTENT_PAGES + extent % 512, 1) for extent in range(90)]
+        placed = {client: [] for client in clients}
+        for page in pages:
+            placed[shards[wire.place(page[0], list(shards))]].append(page)
+        for client, there in placed.items():
+            self.assertGreater(len(there), 5)
+            client.put(regions[client], epoch, there)
+            self.assertEqual(client.stat(regions[client])[1].npages, len(there))
+        self.dms.kill()
+        self.dms.start()
+        for client, there in placed.items():
+            got = client.get(regions[client], epoch, [(page[0], 1) for page in there])
+            self.assertEqual([page.bytes for page in got], [page[3] for page in there])
 
 
 class TestFull(DmsTest):

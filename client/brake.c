@@ -1,0 +1,124 @@
+#include "brake.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+
+static bool is_known(const struct brake *brake, pid_t tid)
+{
+    for (size_t i = 0; i < brake->count; i++)
+        if (brake->threads[i] == tid)
+            return true;
+    return false;
+}
+
+static int make_room(struct brake *brake)
+{
+    if (brake->count < brake->capacity)
+        return 0;
+    size_t capacity = brake->capacity ? 2 * brake->capacity : 64;
+    pid_t *threads = realloc(brake->threads, capacity * sizeof *threads);
+    if (!threads)
+        return -ENOMEM;
+    brake->threads = threads;
+    brake->capacity = capacity;
+    return 0;
+}
+
+static int stop_thread(struct brake *brake, pid_t tid)
+{
+    int err = make_room(brake);
+    if (err)
+        return err;
+    if (ptrace(PTRACE_SEIZE, tid, NULL, NULL))
+        return -errno;
+    brake->threads[brake->count++] = tid;
+    /* Fails only when the thread has ended meanwhile; it is found out when it is to be let go. */
+    (void)ptrace(PTRACE_INTERRUPT, tid, NULL, NULL);
+    return 0;
+}
+
+/* Of a program that is ending the first thread may wait for the others for a while. */
+static bool is_zombie(pid_t tid)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)tid, &info, WEXITED | WNOWAIT | WNOHANG | __WALL) ||
+           info.si_pid == tid;
+}
+
+int brake_stop(struct brake *brake, pid_t pid, pid_t spared)
+{
+    brake->leader = pid;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    int err = -ESRCH;
+    /* Twice: a thread may have been started while the others were asked to stop. */
+    for (int round = 0; round < 2; round++) {
+        DIR *dir = opendir(path);
+        if (!dir)
+            return -errno;
+        for (struct dirent *entry; (entry = readdir(dir));) {
+            pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+            if (tid > 0 && tid != spared && !is_known(brake, tid)) {
+                int result = stop_thread(brake, tid);
+                if (result && result != -ESRCH)
+                    err = result;
+            }
+        }
+        closedir(dir);
+    }
+    brake->on = brake->count > 0;
+    return brake->on ? 0 : err;
+}
+
+/* Returns whether TID is off our hands. */
+static bool let_go(pid_t tid, pid_t leader)
+{
+    /* A thread that has ended has to be waited for, or the program cannot end. Its first thread is
+     * another matter: that end is the program's, and for the main thread to see. */
+    int kinds = tid == leader ? WSTOPPED : WSTOPPED | WEXITED;
+    siginfo_t info = {0};
+    if (waitid(P_PID, (id_t)tid, &info, kinds | WNOHANG | __WALL | __WNOTHREAD))
+        return true;
+    if (info.si_pid == 0)
+        return tid == leader && is_zombie(tid);
+    if (info.si_code != CLD_TRAPPED && info.si_code != CLD_STOPPED)
+        return true;
+    /* It may have stopped for a signal that was just coming: that has to go on its way. Stops of
+     * ptrace's own carry an event number above the signal's. */
+    int signal = info.si_status >> 8 ? 0 : info.si_status;
+    return ptrace(PTRACE_DETACH, tid, NULL, signal) == 0 || errno == ESRCH;
+}
+
+void brake_poll(struct brake *brake)
+{
+    if (brake->on)
+        return;
+    size_t kept = 0;
+    for (size_t i = 0; i < brake->count; i++)
+        if (!let_go(brake->threads[i], brake->leader))
+            brake->threads[kept++] = brake->threads[i];
+    brake->count = kept;
+}
+
+void brake_release(struct brake *brake)
+{
+    brake->on = false;
+    brake_poll(brake);
+}
+
+bool brake_is_busy(const struct brake *brake)
+{
+    return !brake->on && brake->count > 0;
+}
+
+void brake_clear(struct brake *brake)
+{
+    brake_release(brake);
+    free(brake->threads);
+    *brake = (struct brake){0};
+}

@@ -1,0 +1,161 @@
+/* A full store says so before anything is half done, and what is freed can be used again. */
+#include "store_fixture.h"
+#include "test.h"
+
+#include <errno.h>
+
+enum { CAPACITY_PAGES = 1024, CAPACITY = CAPACITY_PAGES * WIRE_PAGE_BYTES, BATCH = 128 };
+
+static struct store_fixture fixture;
+
+static int setup(void **state)
+{
+    (void)state;
+    fixture_begin(&fixture, CAPACITY);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_end(&fixture);
+    return 0;
+}
+
+static void fill_up(uint64_t region, uint8_t byte)
+{
+    for (uint64_t page = 0; page < CAPACITY_PAGES; page += BATCH)
+        assert_int_equal(fixture_put(&fixture, region, page, BATCH, 1, byte), 0);
+}
+
+static void test_full_store_refuses_whole_batches(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+
+    (void)state;
+    fill_up(region, 1);
+    assert_int_equal(fixture_used(&fixture), CAPACITY_PAGES);
+    assert_int_equal(fixture_put(&fixture, region, 5000, 1, 2, 2), -ENOSPC);
+    /* Half of this batch is new: none of it may be stored. */
+    assert_int_equal(fixture_put(&fixture, region, CAPACITY_PAGES - 10, 20, 2, 2), -ENOSPC);
+    assert_int_equal(fixture_get(&fixture, region, CAPACITY_PAGES - 10), 1);
+    assert_int_equal(fixture_get(&fixture, region, CAPACITY_PAGES), -1);
+    assert_int_equal(store_find(fixture.store, region)->sequence, 1);
+    assert_int_equal(fixture_used(&fixture), CAPACITY_PAGES);
+}
+
+static void test_full_store_takes_new_versions(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+
+    (void)state;
+    fill_up(region, 1);
+    for (uint64_t round = 2; round < 6; round++) {
+        for (uint64_t page = 0; page < CAPACITY_PAGES; page += BATCH)
+            assert_int_equal(fixture_put(&fixture, region, page, BATCH, round, (uint8_t)round), 0);
+    }
+    assert_int_equal(fixture_used(&fixture), CAPACITY_PAGES);
+    for (uint64_t page = 0; page < CAPACITY_PAGES; page++)
+        assert_int_equal(fixture_get(&fixture, region, page), 5);
+}
+
+static void test_dropped_pages_make_room(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+
+    (void)state;
+    fill_up(region, 1);
+    assert_int_equal(fixture_drop(&fixture, region, 0, 20, 1), 0);
+    assert_int_equal(fixture_put(&fixture, region, 5000, 20, 2, 2), 0);
+    assert_int_equal(fixture_put(&fixture, region, 6000, 1, 2, 2), -ENOSPC);
+}
+
+static void test_removed_region_makes_room_at_once(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+
+    (void)state;
+    fill_up(region, 1);
+    assert_int_equal(fixture_remove(&fixture, region), 0);
+    /* Before the background has had its turn. */
+    fill_up(fixture_region(&fixture, "b"), 2);
+    assert_int_equal(fixture_used(&fixture), CAPACITY_PAGES);
+}
+
+static void test_removed_region_gives_its_files_back(void **state)
+{
+    uint64_t small = fixture_region(&fixture, "small");
+    uint64_t large = fixture_region(&fixture, "large");
+
+    (void)state;
+    assert_int_equal(fixture_put(&fixture, small, 0, 1, 1, 1), 0);
+    for (uint64_t page = 0; page < CAPACITY_PAGES - BATCH; page += BATCH)
+        assert_int_equal(fixture_put(&fixture, large, page, BATCH, 1, 2), 0);
+    uint32_t full = fixture_files(&fixture);
+    assert_int_equal(fixture_remove(&fixture, large), 0);
+    assert_int_equal(fixture_used(&fixture), 1);
+    assert_true(full > 4);
+    assert_true(fixture_files(&fixture) <= 2);
+    assert_int_equal(fixture_get(&fixture, small, 0), 1);
+    assert_int_equal(fixture_remove(&fixture, small), 0);
+    assert_int_equal(fixture_used(&fixture), 0);
+    assert_int_equal(fixture_files(&fixture), 0);
+}
+
+static void test_branches_share_and_pay_for_changes(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+
+    (void)state;
+    for (uint64_t page = 0; page < CAPACITY_PAGES / 2; page += BATCH)
+        assert_int_equal(fixture_put(&fixture, region, page, BATCH, 1, 1), 0);
+    uint64_t frozen = fixture_branch(&fixture, region, "frozen", true);
+    assert_int_equal(fixture_used(&fixture), CAPACITY_PAGES / 2);
+    for (uint64_t page = 0; page < CAPACITY_PAGES / 2; page += BATCH)
+        assert_int_equal(fixture_put(&fixture, region, page, BATCH, 2, 2), 0);
+    assert_int_equal(fixture_used(&fixture), CAPACITY_PAGES);
+    /* Now the region's pages are its own: new versions need no room. */
+    assert_int_equal(fixture_put(&fixture, region, 0, BATCH, 3, 3), 0);
+    assert_int_equal(fixture_get(&fixture, frozen, 0), 1);
+    uint64_t second = fixture_branch(&fixture, region, "second", true);
+    assert_int_equal(fixture_put(&fixture, region, 0, 1, 4, 4), -ENOSPC);
+    assert_int_equal(fixture_get(&fixture, region, 0), 3);
+    assert_int_equal(fixture_remove(&fixture, frozen), 0);
+    assert_int_equal(fixture_put(&fixture, region, 0, 1, 4, 4), 0);
+    assert_int_equal(fixture_used(&fixture), CAPACITY_PAGES / 2 + 1);
+    assert_int_equal(fixture_remove(&fixture, region), 0);
+    assert_int_equal(fixture_used(&fixture), CAPACITY_PAGES / 2);
+    assert_int_equal(fixture_get(&fixture, second, 0), 3);
+    assert_int_equal(fixture_remove(&fixture, second), 0);
+    assert_int_equal(fixture_used(&fixture), 0);
+}
+
+static void test_smaller_capacity_still_serves(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+
+    (void)state;
+    fill_up(region, 1);
+    fixture.capacity_bytes = CAPACITY / 2;
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture_get(&fixture, region, CAPACITY_PAGES - 1), 1);
+    assert_int_equal(fixture_put(&fixture, region, 0, BATCH, 2, 2), 0);
+    assert_int_equal(fixture_put(&fixture, region, 5000, 1, 2, 2), -ENOSPC);
+}
+
+#define CAPACITY_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CAPACITY_TEST(test_full_store_refuses_whole_batches),
+        CAPACITY_TEST(test_full_store_takes_new_versions),
+        CAPACITY_TEST(test_dropped_pages_make_room),
+        CAPACITY_TEST(test_removed_region_makes_room_at_once),
+        CAPACITY_TEST(test_removed_region_gives_its_files_back),
+        CAPACITY_TEST(test_branches_share_and_pay_for_changes),
+        CAPACITY_TEST(test_smaller_capacity_still_serves),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

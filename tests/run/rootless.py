@@ -1,0 +1,88 @@
+#!/usr/bin/python3
+"""rootless.py EDM TOOLS: a user without rights runs EDM where the user may open /dev/userfaultfd, and is
+told what would help where not. Needs root, to become somebody else in a mount namespace of its own."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from harness import Case, EDM, main, tool, WAIT_S
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--"]
+SKIPPED = 77
+# $1: directory for a device file, $2: minor number, $3: mode; the rest: the command.
+WITH_DEVICE = """
+set -e
+mount -t tmpfs edm-test "$1"
+mknod "$1/userfaultfd" c 10 "$2"
+chmod "$3" "$1/userfaultfd"
+mount --bind "$1/userfaultfd" /dev/userfaultfd
+shift 3
+exec "$@"
+"""
+
+
+def minor_number():
+    with open("/proc/misc", encoding="utf-8") as file:
+        found = re.search(r"(\d+) userfaultfd$", file.read(), re.MULTILINE)
+    return found and found.group(1)
+
+
+def unprivileged_userfaultfd():
+    with open("/proc/sys/vm/unprivileged_userfaultfd", encoding="utf-8") as file:
+        return file.read().strip() == "1"
+
+
+def why_not():
+    if os.getuid() != 0:
+        return "not root"
+    if not minor_number() or not os.path.exists("/dev/userfaultfd"):
+        return "no /dev/userfaultfd here"
+    done = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "edm-test", "/mnt"],
+                          stderr=subprocess.DEVNULL, check=False)
+    return "no mount namespace to be had" if done.returncode != 0 else None
+
+
+class Rootless(Case):
+    def setUp(self):
+        super().setUp()
+        os.chmod(self.dir, 0o777)
+        os.mkdir(self.path("dev"))
+        # Where a build is may be closed to others.
+        for name, path in (("edm", EDM), ("verify", tool("verify"))):
+            shutil.copy(path, self.path(name))
+            os.chmod(self.path(name), 0o755)
+
+    def run_as_nobody(self, mode, *words, options=()):
+        client = self.client_words(*words, options=options)
+        client[0] = self.path("edm")
+        return subprocess.run(["unshare", "-m", "bash", "-c", WITH_DEVICE, "bash", self.path("dev"),
+                               minor_number(), mode, *NOBODY, *client], env=self.environ, cwd="/",
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, timeout=WAIT_S, check=False)
+
+    def test_with_the_device(self):
+        done = self.run_as_nobody("666", self.path("verify"), "--size=256M", "--seconds=3", "--churn")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(done.stdout, "^verify: ok ")
+        self.assertGreater(self.figures()["pages_put"], 1000)
+        self.assert_no_files()
+
+    def test_without_the_device(self):
+        if unprivileged_userfaultfd():
+            self.skipTest("this machine lets everybody use userfaultfd")
+        done = self.run_as_nobody("600", "sh", "-c", "echo ran")
+        self.assertEqual((done.returncode, done.stdout), (125, ""))
+        self.assertRegex(done.stderr, r"^edm: [^\n]*\n$")
+        for help_ in ("/dev/userfaultfd", "vm.unprivileged_userfaultfd", "CAP_SYS_PTRACE"):
+            self.assertIn(help_, done.stderr)
+        self.assert_no_files()
+
+
+if __name__ == "__main__":
+    reason = why_not()
+    if reason:
+        print("skipped:", reason)
+        sys.exit(SKIPPED)
+    main()
