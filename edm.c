@@ -6,6 +6,7 @@
 #include "ini/config.h"
 #include "ini/log.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -44,11 +45,21 @@ static int run(const struct config *config)
     return client_run(&config->client, find_self(self, sizeof(self)));
 }
 
+/* A caller may have closed some of the three streams. Their numbers must not be given to files of
+ * ours; the program gets them closed, as they came (close-on-exec). */
+static void fill_streams(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_CLOEXEC) < 0)
+            return;
+}
+
 int main(int argc, char **argv)
 {
     struct config config;
     char error[MAX_ERROR_BYTES];
 
+    fill_streams();
     keep_buffers();
     switch (config_read(&config, argc, argv, error, sizeof(error))) {
     case CONFIG_DONE:

@@ -118,7 +118,6 @@ bool brake_is_busy(const struct brake *brake)
 
 void brake_clear(struct brake *brake)
 {
-    brake_release(brake);
     free(brake->threads);
     *brake = (struct brake){0};
 }

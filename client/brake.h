@@ -35,7 +35,7 @@ void brake_release(struct brake *brake);
 void brake_poll(struct brake *brake);
 bool brake_is_busy(const struct brake *brake);
 
-/* The program is gone. */
+/* Frees the memory; nothing may be attached any more. */
 void brake_clear(struct brake *brake);
 
 #endif

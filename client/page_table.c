@@ -230,7 +230,7 @@ uint64_t page_table_next(const struct page_table *table, uint64_t from, uint64_t
             continue;
         }
         for (uint64_t last = skip(page, 0); page < last && page < end; page++)
-            if (extent->state[index_of(page)] != PAGE_NATIVE)
+            if ((extent->state[index_of(page)] & STATE_MASK) != PAGE_NATIVE)
                 return page;
     }
     return end;

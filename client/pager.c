@@ -18,6 +18,7 @@ enum {
     PAGER_NICE = -10,
     RETRY_US = 50,                  /* the program's mappings are changing: about one wake-up */
     PUBLISH_US = 50000,
+    DYING_US = 2000,                /* an image is ending and may need something of us for it */
     PRESS_SHARE = 8,                /* managing begins an eighth of the budget, */
     PRESS_MOST_BYTES = 64 << 20,    /* or this much if that is more, below the limit */
 };
@@ -152,6 +153,8 @@ static int serve(struct space *space, const struct ready *ready, uint64_t now_us
 static uint64_t sleep_us(const struct pager *pager, uint64_t next_tick_us, uint64_t now_us)
 {
     uint64_t us = next_tick_us > now_us ? next_tick_us - now_us : 0;
+    if (pager->dying && us > DYING_US)
+        us = DYING_US;
     int rpc_ms = rpc_timeout_ms(pager->rpc);
     if (rpc_ms >= 0 && (uint64_t)rpc_ms * 1000 < us)
         us = (uint64_t)rpc_ms * 1000;
@@ -252,6 +255,7 @@ static void free_parts(struct pager **pager)
     while (p->dying) {
         struct space *space = p->dying;
         memset(space->batch_used, 0, sizeof space->batch_used);
+        space->brake.count = 0;     /* the tracer has ended, and with it the tracing */
         fetch_free_all(space);
         space_reap(p);
     }

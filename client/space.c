@@ -31,6 +31,7 @@ static void free_space(struct space **space)
 {
     struct space *s = *space;
     fetch_free_all(s);
+    brake_clear(&s->brake);
     free(s->held.faults);
     free(s->again.faults);
     free(s->drop);
@@ -294,7 +295,8 @@ void space_end(struct space *space)
     struct pager *pager = space->pager;
     if (space->dead)
         return;
-    brake_clear(&space->brake);
+    /* Threads that are being traced can end, or go on as another image, only when we let them. */
+    brake_release(&space->brake);
     space->dead = true;
     pager->present = false;
     log_debug("Pager", "%d: this image is gone", (int)space->pid);
@@ -322,6 +324,8 @@ void space_end(struct space *space)
 
 static bool is_referred_to(const struct space *space)
 {
+    if (brake_is_busy(&space->brake))
+        return true;
     for (int i = 0; i < SPACE_BATCHES; i++)
         if (space->batch_used[i])
             return true;
@@ -335,6 +339,7 @@ void space_reap(struct pager *pager)
 {
     for (struct space **at = &pager->dying; *at;) {
         struct space *space = *at;
+        brake_poll(&space->brake);
         if (is_referred_to(space)) {
             at = &space->next_dying;
             continue;

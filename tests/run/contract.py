@@ -3,9 +3,8 @@
 what is said about programs that cannot be run."""
 import os
 import subprocess
-import sys
 
-from harness import Case, main, program_of, signal, tool, wait_until, WAIT_S
+from harness import Case, main, signal, tool, wait_until, WAIT_S
 
 # Takes 150 MiB at a budget of 64, then does what it was told.
 LARGE = "block = bytearray(b'x') * (150 << 20); "

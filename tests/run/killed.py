@@ -3,8 +3,9 @@
 goes on over pages that nobody brings back."""
 import os
 import subprocess
+import time
 
-from harness import Case, children_of, exe_of, is_alive, main, program_of, signal, tool, wait_until, WAIT_S
+from harness import Case, children_of, exe_of, is_alive, main, signal, tool, wait_until, WAIT_S
 
 GONE_S = 1
 INTERVAL = "--stats-interval=50"
@@ -38,7 +39,7 @@ class Killed(Case):
         """At moments of no choice."""
         for delay in range(10):
             client = self.start_client(tool("touch"), "--size=256M", stdout=subprocess.DEVNULL)
-            wait_until(lambda: False, 0.02 + delay * 0.07)
+            time.sleep(0.02 + delay * 0.07)
             children = children_of(client.pid)
             client.kill()
             client.wait()
@@ -63,6 +64,18 @@ class Killed(Case):
         self.assert_all_gone(children, GONE_S)
         self.assertEqual(self.figures()["exit_status"], 128 + signal.SIGKILL)
         self.assertEqual(client.stderr.read(), b"")
+
+    def test_program_again_and_again(self):
+        """While it takes memory as fast as it can, and is held back."""
+        for delay in range(10):
+            client = self.start_client(tool("touch"), "--size=2G", "--threads=4", "--block=100K",
+                                       stdout=subprocess.DEVNULL)
+            pid = self.wait_for_program(client)
+            time.sleep(delay * 0.1)
+            children = children_of(client.pid)
+            os.kill(pid, signal.SIGKILL)
+            self.assertEqual(client.wait(WAIT_S), 128 + signal.SIGKILL)
+            self.assert_all_gone(children, GONE_S)
 
     def test_client_with_a_dms(self):
         """The DMS is not edm's: it stays, and serves the next one."""
