@@ -11,7 +11,7 @@
 struct area_map {
     struct area *areas;
     size_t count, capacity;
-    size_t moved;                   /* areas with a delta */
+    size_t moved; /* areas with a delta */
     uint64_t next_fresh_key;
 };
 

@@ -2,8 +2,8 @@
  * area_map: the ranges of a program's memory that are registered, and under which numbers their
  * pages are stored.
  *
- * Pure. Ranges are of page numbers, [start, end), sorted, and do not overlap. A stored page is known
- * to the store by its key. As a rule that is the page number; when the program moves memory
+ * Pure. Ranges are of page numbers, [start, end), sorted, and do not overlap. A stored page is
+ * known to the store by its key. As a rule that is the page number; when the program moves memory
  * (mremap) the keys stay with the content, so that nothing stored has to be moved: an area then has
  * a delta, key = page + delta. A fresh area whose page numbers are in use as keys of moved memory
  * gets keys from beyond all addresses.
@@ -18,8 +18,8 @@
 #include <stdint.h>
 
 struct area {
-    uint64_t start, end;            /* page numbers */
-    int64_t delta;                  /* key = page + delta */
+    uint64_t start, end; /* page numbers */
+    int64_t delta;       /* key = page + delta */
 };
 
 struct area_map;

@@ -3,8 +3,8 @@
  *
  * Memory that the program has just mapped is not registered yet: touching it raises no fault, so
  * nothing holds a program back that maps and fills memory faster than pages can be stored. Then its
- * threads are stopped (PTRACE_SEIZE and PTRACE_INTERRUPT, ptrace(2): nothing the program can see, but
- * that some system calls return EINTR, as after SIGSTOP and SIGCONT) until there is room again.
+ * threads are stopped (PTRACE_SEIZE and PTRACE_INTERRUPT, ptrace(2): nothing the program can see,
+ * but that some system calls return EINTR, as after SIGSTOP and SIGCONT) until there is room again.
  *
  * Thread: all calls for one brake on the same thread, which is the tracer for that time. Nothing
  * here waits. Other threads of this process must not wait for the program before it has ended: they
@@ -20,8 +20,8 @@
 /* All zero to begin with. */
 struct brake {
     bool on;
-    pid_t leader;                   /* the program's first thread */
-    pid_t *threads;                 /* attached; they stop in their own time */
+    pid_t leader;   /* the program's first thread */
+    pid_t *threads; /* attached; they stop in their own time */
     size_t count, capacity;
 };
 

@@ -27,8 +27,8 @@ enum {
     FAILED = 125,
     CANNOT_RUN = 126,
     POLL_MS = 200,
-    AGENT_GRACE_US = 1000000,       /* how long an image may be without an agent before we look */
-    AGENT_PATIENCE_US = 15000000,   /* and before we give up */
+    AGENT_GRACE_US = 1000000,     /* how long an image may be without an agent before we look */
+    AGENT_PATIENCE_US = 15000000, /* and before we give up */
     REMOVE_MS = 5000,
     DMS_STARTS_MOST = 10,
 };
@@ -42,7 +42,7 @@ struct run {
     int device_fd, guard_fd, signal_fd, error_fd, program_fd;
     pid_t guard, program;
     struct private_dms dms;
-    char *endpoints[1];             /* the private DMS's */
+    char *endpoints[1]; /* the private DMS's */
     void *zmq;
     struct shard_set set;
     struct pager *pager;
@@ -52,7 +52,8 @@ struct run {
 };
 
 /* Signals that are passed on to the program. */
-static const int passed_on[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGALRM};
+static const int passed_on[] = {SIGHUP,  SIGINT,  SIGQUIT,  SIGTERM,
+                                SIGUSR1, SIGUSR2, SIGWINCH, SIGALRM};
 
 static int open_signals(struct run *run)
 {
@@ -235,7 +236,8 @@ static void take_signals(struct run *run)
     while (read(run->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
         if (info.ssi_signo == SIGCHLD)
             continue;
-        /* What the terminal sends goes to its whole foreground group: the program has it already. */
+        /* What the terminal sends goes to its whole foreground group: the program has it already.
+         */
         if (info.ssi_code == SI_KERNEL && getpgid(run->program) == getpgrp())
             continue;
         kill(run->program, (int)info.ssi_signo);
@@ -259,7 +261,7 @@ static void watch_agent(struct run *run)
     snprintf(link, sizeof link, "/proc/%d/exe", (int)run->program);
     ssize_t len = readlink(link, target, sizeof target - 1);
     if (len <= 0)
-        return;                     /* ending */
+        return; /* ending */
     target[len] = 0;
     if (program_check(link, why, sizeof why)) {
         /* It says "/proc/PID/exe: ..."; the name is more use. */
@@ -267,8 +269,10 @@ static void watch_agent(struct run *run)
         log_fatal("Client", "%s%s", target, colon ? colon : "");
         end_program(run, CANNOT_RUN);
     } else if (now - run->present_us > AGENT_PATIENCE_US) {
-        log_fatal("Client", "%s runs without EDM's agent and cannot be managed: is LD_PRELOAD or "
-                  "EDM_AGENT taken out of its environment?", target);
+        log_fatal("Client",
+                  "%s runs without EDM's agent and cannot be managed: is LD_PRELOAD or "
+                  "EDM_AGENT taken out of its environment?",
+                  target);
         end_program(run, FAILED);
     }
 }
@@ -356,8 +360,13 @@ static void close_fd(int fd)
 int client_run(const struct client_config *config, const char *self)
 {
     static struct run run;
-    run = (struct run){.config = config, .self = self, .guard_fd = -1, .signal_fd = -1,
-                       .error_fd = -1, .program_fd = -1, .exit_code = FAILED};
+    run = (struct run){.config = config,
+                       .self = self,
+                       .guard_fd = -1,
+                       .signal_fd = -1,
+                       .error_fd = -1,
+                       .program_fd = -1,
+                       .exit_code = FAILED};
     char why[1024];
     run.device_fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
     if (run.device_fd < 0)

@@ -29,8 +29,10 @@ static void send_one(int fd, char kind, int descriptor)
         char bytes[CMSG_SPACE(sizeof(int))];
     } control;
     memset(&control, 0, sizeof control);
-    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1,
-                             .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = &vector,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
@@ -64,8 +66,10 @@ static int receive_one(int fd, struct ward *ward)
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int))];
     } control;
-    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1,
-                             .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = &vector,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control};
     ssize_t got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
     if (got <= 0)
         return got < 0 && errno == EINTR;
@@ -103,7 +107,7 @@ static int remove_one(const char *path, const struct stat *info, int type, struc
 static void be_guard(int fd, const char *directory)
 {
     prctl(PR_SET_NAME, "edm-guard");
-    setsid();                       /* the terminal's signals are not for us */
+    setsid(); /* the terminal's signals are not for us */
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);

@@ -17,16 +17,16 @@
 #define KUFFD_FEATURE_EVENT_REMOVE (1u << 3)
 #define KUFFD_FEATURE_EVENT_UNMAP (1u << 6)
 #define KUFFD_FEATURE_THREAD_ID (1u << 8)
-#define KUFFD_FEATURE_WP_ASYNC (1u << 15)   /* Linux 6.7 */
-#define KUFFD_FEATURE_MOVE (1u << 16)       /* Linux 6.8 */
+#define KUFFD_FEATURE_WP_ASYNC (1u << 15) /* Linux 6.7 */
+#define KUFFD_FEATURE_MOVE (1u << 16)     /* Linux 6.8 */
 
 /* UFFDIO_MOVE (Linux 6.8): moves pages inside one address space, atomically for its threads. */
 struct kuffd_move {
     uint64_t dst;
     uint64_t src;
-    uint64_t len;                           /* bytes */
+    uint64_t len; /* bytes */
     uint64_t mode;
-    int64_t move;                           /* out: bytes moved, or -errno */
+    int64_t move; /* out: bytes moved, or -errno */
 };
 #define KUFFD_IOCTL_MOVE _IOWR(0xAA, 0x05, struct kuffd_move)
 
@@ -44,17 +44,17 @@ struct kpm_scan_arg {
     uint64_t flags;
     uint64_t start;
     uint64_t end;
-    uint64_t walk_end;                      /* out: where the walk stopped */
-    uint64_t vec;                           /* struct kpage_region * */
+    uint64_t walk_end; /* out: where the walk stopped */
+    uint64_t vec;      /* struct kpage_region * */
     uint64_t vec_len;
     uint64_t max_pages;
     uint64_t category_inverted;
-    uint64_t category_mask;                 /* all of these must hold */
+    uint64_t category_mask; /* all of these must hold */
     uint64_t category_anyof_mask;
     uint64_t return_mask;
 };
 #define KPAGEMAP_SCAN _IOWR('f', 16, struct kpm_scan_arg)
-#define KPAGE_IS_WPALLOWED (1u << 0)        /* mapping registered for asynchronous write-protection */
+#define KPAGE_IS_WPALLOWED (1u << 0) /* mapping registered for asynchronous write-protection */
 #define KPAGE_IS_WRITTEN (1u << 1)
 #define KPAGE_IS_FILE (1u << 2)
 #define KPAGE_IS_PRESENT (1u << 3)

@@ -12,7 +12,7 @@ enum {
     EXTENT_PAGES = 1 << EXTENT_BITS,
     LEVEL_BITS = 12,
     LEVEL_SLOTS = 1 << LEVEL_BITS,
-    STORED = 0x80,                  /* in the state byte: a hash is kept */
+    STORED = 0x80, /* in the state byte: a hash is kept */
     STATE_MASK = 0x0f,
 };
 
@@ -20,7 +20,7 @@ struct extent {
     uint8_t state[EXTENT_PAGES];
     uint8_t generation[EXTENT_PAGES];
     uint16_t evicted_at[EXTENT_PAGES];
-    struct page_hash *hash;         /* EXTENT_PAGES of them, or NULL */
+    struct page_hash *hash; /* EXTENT_PAGES of them, or NULL */
 };
 
 struct leaf {

@@ -2,8 +2,8 @@
  * page_table: what the pager knows of each page of a program.
  *
  * Pure: no system call, no clock. Pages are numbers (address / 4096). A page nobody asked about is
- * NATIVE. Memory is kept for extents of 512 pages of which at least one is not NATIVE: about 3 bytes
- * a page, and 16 more once a page of the extent has been stored (its hash).
+ * NATIVE. Memory is kept for extents of 512 pages of which at least one is not NATIVE: about 3
+ * bytes a page, and 16 more once a page of the extent has been stored (its hash).
  *
  *   NATIVE    nothing known: never touched since it is registered, or left to the kernel
  *   RESIDENT  in the program's memory
@@ -11,8 +11,8 @@
  *   STAGED    in the pool; not yet acknowledged by the store
  *   REMOTE    only the store has it
  *   FETCHING  asked for
- *   READY     here, in the pager's memory, not yet in the program (read ahead); the store has it too
- *   ZERO      known to be all zero; nobody keeps it
+ *   READY     here, in the pager's memory, not yet in the program (read ahead); the store has it
+ * too ZERO      known to be all zero; nobody keeps it
  *
  * Beside the state a page has: a stored hash (of the content the store holds under the page's key,
  * if any), a generation (grows each time the page comes in; tells old entries of the resident queue

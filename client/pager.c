@@ -16,11 +16,11 @@
 
 enum {
     PAGER_NICE = -10,
-    RETRY_US = 50,                  /* the program's mappings are changing: about one wake-up */
+    RETRY_US = 50, /* the program's mappings are changing: about one wake-up */
     PUBLISH_US = 50000,
-    DYING_US = 2000,                /* an image is ending and may need something of us for it */
-    PRESS_SHARE = 8,                /* managing begins an eighth of the budget, */
-    PRESS_MOST_BYTES = 64 << 20,    /* or this much if that is more, below the limit */
+    DYING_US = 2000,             /* an image is ending and may need something of us for it */
+    PRESS_SHARE = 8,             /* managing begins an eighth of the budget, */
+    PRESS_MOST_BYTES = 64 << 20, /* or this much if that is more, below the limit */
 };
 
 void pager_fail(struct pager *pager)
@@ -50,8 +50,8 @@ static void publish(struct pager *pager, uint64_t now_us)
     pager->counters.cpu_us = thread_cpu_us();
     pager->counters.rpc = rpc_counters(pager->rpc);
     if (pager->space)
-        pager->counters.agent_cpu_us = proc_map_thread_cpu_us(pager->space->proc,
-                                                              pager->space->agent_tid);
+        pager->counters.agent_cpu_us =
+            proc_map_thread_cpu_us(pager->space->proc, pager->space->agent_tid);
     pthread_mutex_lock(&pager->published_lock);
     pager->published = pager->counters;
     pthread_mutex_unlock(&pager->published_lock);
@@ -89,7 +89,7 @@ static int take_agent(struct space *space)
         } else if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
             return done;
         } else {
-            space_end(space);       /* exec or exit */
+            space_end(space); /* exec or exit */
             return done + 1;
         }
     }
@@ -207,7 +207,7 @@ static void *run(void *arg)
         uint64_t now = rpc_now_us();
         int done = ready.connection ? take_connections(pager) : 0;
         if (done > 0) {
-            next_tick_us = 0;       /* a new image may be growing already */
+            next_tick_us = 0; /* a new image may be growing already */
             ready.agent = ready.events = ready.hold = ready.fork = false;
         }
         done += rpc_process(pager->rpc);
@@ -255,7 +255,7 @@ static void free_parts(struct pager **pager)
     while (p->dying) {
         struct space *space = p->dying;
         memset(space->batch_used, 0, sizeof space->batch_used);
-        space->brake.count = 0;     /* the tracer has ended, and with it the tracing */
+        space->brake.count = 0; /* the tracer has ended, and with it the tracing */
         fetch_free_all(space);
         space_reap(p);
     }

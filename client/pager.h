@@ -1,9 +1,9 @@
 /*
  * pager: keeps a program's resident memory within its budget.
  *
- * It watches the program's size and does nothing else until that nears the budget. Then it registers
- * the program's memory with userfaultfd, takes out what was used least lately, and brings back what
- * the program touches. See DESIGN.md for the order of things and the races behind it.
+ * It watches the program's size and does nothing else until that nears the budget. Then it
+ * registers the program's memory with userfaultfd, takes out what was used least lately, and brings
+ * back what the program touches. See DESIGN.md for the order of things and the races behind it.
  *
  * Thread: pager_new() starts the pager's thread, which owns everything the pager has. The functions
  * here are for the main thread.
@@ -21,11 +21,11 @@ struct pager;
 
 struct pager_config {
     uint64_t local_bytes;
-    uint32_t low_threshold, high_threshold;     /* percent of local_bytes */
+    uint32_t low_threshold, high_threshold; /* percent of local_bytes */
     uint64_t start_addr, end_addr;
-    int listen_fd;                  /* where agents connect; not owned */
-    int device_fd;                  /* /dev/userfaultfd or -1; not owned */
-    int guard_fd;                   /* where to send the userfaultfds for safe keeping; not owned */
+    int listen_fd; /* where agents connect; not owned */
+    int device_fd; /* /dev/userfaultfd or -1; not owned */
+    int guard_fd;  /* where to send the userfaultfds for safe keeping; not owned */
 };
 
 struct pager_counters {
@@ -33,7 +33,7 @@ struct pager_counters {
     uint64_t pages_got, pages_clean_dropped, pages_zero_dropped, pages_evicted;
     uint64_t readahead_issued, readahead_used, readahead_wasted;
     uint64_t peak_resident_pages, peak_managed_pages, resident_pages, managed_pages;
-    uint64_t brakes;                /* times the program had to be stopped to let reclaim catch up */
+    uint64_t brakes; /* times the program had to be stopped to let reclaim catch up */
     uint64_t forks, images, bad_pages, table_bytes;
     struct rpc_counters rpc;
     struct histogram fault_us;
@@ -42,8 +42,8 @@ struct pager_counters {
 
 enum pager_event {
     PAGER_NOTHING,
-    PAGER_MANAGED,                  /* an agent has reported and the program is in our hands */
-    PAGER_FAILED,                   /* the program must not go on; logged already */
+    PAGER_MANAGED, /* an agent has reported and the program is in our hands */
+    PAGER_FAILED,  /* the program must not go on; logged already */
 };
 
 /* SET must outlive the pager. 0 or -errno. */
@@ -63,7 +63,8 @@ void pager_destroy(struct pager **pager);
 int pager_fd(const struct pager *pager);
 enum pager_event pager_event(struct pager *pager);
 
-/* How many images of the program (it may exec) have reported so far, and whether one is there now. */
+/* How many images of the program (it may exec) have reported so far, and whether one is there now.
+ */
 uint64_t pager_images(struct pager *pager, bool *present);
 
 /* A little behind. */

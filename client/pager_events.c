@@ -77,9 +77,10 @@ static void unmap_unregistered(struct space *space, uint64_t start, uint64_t end
         events_unmap(space, at / PAGE_BYTES, end);
 }
 
-/* The kernel tells of an unmapping after the fact, and the events of two threads can come in another
- * order than things happened: memory may have been moved into the hole, and that we may have heard
- * first. What was moved there since all was quiet, and is registered, is not what was unmapped. */
+/* The kernel tells of an unmapping after the fact, and the events of two threads can come in
+ * another order than things happened: memory may have been moved into the hole, and that we may
+ * have heard first. What was moved there since all was quiet, and is registered, is not what was
+ * unmapped. */
 static void on_unmap(struct space *space, uint64_t start, uint64_t end)
 {
     uint64_t at = start / PAGE_BYTES;
@@ -165,11 +166,13 @@ static void on_fork(struct space *space, int child_uffd)
 {
     space->pager->counters.forks++;
     if (pages_out(space) > 0) {
-        log_fatal("Pager", "the program forks while %llu of its pages are stored elsewhere, which "
+        log_fatal("Pager",
+                  "the program forks while %llu of its pages are stored elsewhere, which "
                   "this version cannot give to the child: the program is ended; with a larger "
-                  "--local it could go on", (unsigned long long)pages_out(space));
+                  "--local it could go on",
+                  (unsigned long long)pages_out(space));
         pager_fail(space->pager);
-        return;                     /* the descriptor stays open until the program has ended */
+        return; /* the descriptor stays open until the program has ended */
     }
     close(child_uffd);
 }
@@ -203,8 +206,8 @@ void events_serve_hold(struct space *space)
     struct uffd_msg message;
     while (read(space->hold_uffd, &message, sizeof message) == (ssize_t)sizeof message)
         if (message.event == UFFD_EVENT_PAGEFAULT &&
-            uffd_zero(space->hold_uffd,
-                      message.arg.pagefault.address & ~(uint64_t)(PAGE_BYTES - 1), 1) < 0)
+            uffd_zero(space->hold_uffd, message.arg.pagefault.address & ~(uint64_t)(PAGE_BYTES - 1),
+                      1) < 0)
             log_warn("Pager", "a page of the hold cannot be filled");
 }
 

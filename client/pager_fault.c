@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    FIRST_ZERO_RUN = 8,             /* never-used pages mapped around a first touch */
+    FIRST_ZERO_RUN = 8, /* never-used pages mapped around a first touch */
     MOST_ZERO_RUN = 512,
     FETCH_ATTEMPTS = 3,
     READY_MOST = SPACE_FETCHES / 2, /* fetches kept ahead; each holds up to 256 KiB */
@@ -38,8 +38,9 @@ static void came_in(struct space *space, uint64_t page)
     page_table_set(space->table, page, PAGE_RESIDENT);
     uint16_t now = (uint16_t)(space->evict_clock / 256);
     uint16_t away = (uint16_t)(now - page_table_evicted_at(space->table, page));
-    reclaim_push(space, page, away < space->pager->limit / 256 && space->evict_clock > 0 &&
-                                  page_table_evicted_at(space->table, page) != 0);
+    reclaim_push(space, page,
+                 away < space->pager->limit / 256 && space->evict_clock > 0 &&
+                     page_table_evicted_at(space->table, page) != 0);
 }
 
 static void answered(struct space *space, uint64_t at_us)
@@ -125,8 +126,8 @@ static void handle_staged(struct space *space, struct fault fault)
         fault_list_add(&space->again, fault);
         return;
     }
-    long done = uffd_copy(space->uffd, fault.page * PAGE_BYTES,
-                          batch->bytes + (size_t)at * PAGE_BYTES, 1);
+    long done =
+        uffd_copy(space->uffd, fault.page * PAGE_BYTES, batch->bytes + (size_t)at * PAGE_BYTES, 1);
     if (done == -EAGAIN) {
         fault_list_add(&space->again, fault);
         return;

@@ -8,13 +8,13 @@
 #include <string.h>
 
 enum {
-    SLOWEST_US = 10000,             /* between two looks at the size */
+    SLOWEST_US = 10000, /* between two looks at the size */
     FASTEST_US = 500,
     /* No program fills memory faster than this; the time until it could have used up what is left
      * decides when to look again. */
     FILL_BYTES_PER_US = 8192,
     TOLERANCE_BYTES = 8 * 1024 * 1024,
-    UNKNOWN_MOST_BYTES = 4 * 1024 * 1024,   /* resident, but not in the table: worth a scan */
+    UNKNOWN_MOST_BYTES = 4 * 1024 * 1024, /* resident, but not in the table: worth a scan */
     RESCAN_US = 100000,
     RESCAN_MOST_US = 3000000,
     BRAKE_DENIED_US = 1000000,
@@ -33,8 +33,8 @@ uint64_t pager_resident(const struct space *space)
     if (!space->pressed)
         return space->anonymous_pages;
     /* The sample, carried forward by what has come and gone since by our own hand. The table counts
-     * pages that are mapped but not written yet, and so may be ahead; the sample sees memory that is
-     * not registered yet. The larger one counts. */
+     * pages that are mapped but not written yet, and so may be ahead; the sample sees memory that
+     * is not registered yet. The larger one counts. */
     uint64_t resident = table_resident(space);
     uint64_t carried = space->anonymous_pages + resident;
     carried = carried > space->sampled_resident ? carried - space->sampled_resident : 0;
@@ -67,9 +67,9 @@ static void adopt(struct space *space, uint64_t start, uint64_t end)
     while (at < end) {
         struct kpage_region regions[REGIONS_AT_ONCE];
         uint64_t next = end;
-        int count = uffd_scan(proc_map_pagemap(space->proc), at, end,
-                              KPAGE_IS_PRESENT | KPAGE_IS_WPALLOWED, KPAGE_IS_PFNZERO, regions,
-                              REGIONS_AT_ONCE, &next);
+        int count =
+            uffd_scan(proc_map_pagemap(space->proc), at, end, KPAGE_IS_PRESENT | KPAGE_IS_WPALLOWED,
+                      KPAGE_IS_PFNZERO, regions, REGIONS_AT_ONCE, &next);
         if (count < 0)
             return;
         for (int i = 0; i < count; i++)
@@ -239,13 +239,13 @@ static void brake(struct space *space, uint64_t now_us)
         return;
     }
     space->pager->counters.brakes++;
-    look_at_maps(space);            /* nothing grows now: all there is gets registered */
+    look_at_maps(space); /* nothing grows now: all there is gets registered */
 }
 
 void look_release(struct space *space, uint64_t now_us)
 {
-    if (space->brake.on && (pager_resident(space) <= space->pager->high ||
-                            reclaim_is_hopeless(space, now_us)))
+    if (space->brake.on &&
+        (pager_resident(space) <= space->pager->high || reclaim_is_hopeless(space, now_us)))
         brake_release(&space->brake);
     else if (brake_is_busy(&space->brake))
         brake_poll(&space->brake);

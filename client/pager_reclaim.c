@@ -10,10 +10,10 @@
 #include <sys/socket.h>
 
 enum {
-    POP_MOST = 4096,                /* queue entries looked at for one batch */
-    BARREN_MOST = 8,                /* batches in a row of which nothing could be moved */
+    POP_MOST = 4096, /* queue entries looked at for one batch */
+    BARREN_MOST = 8, /* batches in a row of which nothing could be moved */
     BARREN_PAUSE_US = 20000,
-    MOVE_RETRY_US = 50,             /* mappings were changing: about a wake-up */
+    MOVE_RETRY_US = 50, /* mappings were changing: about a wake-up */
     QUEUE_SLACK = 65536,
 };
 
@@ -120,8 +120,7 @@ static struct batch *free_batch(struct space *space)
 
 static bool send_command(struct space *space, const struct agent_command *command)
 {
-    size_t bytes = offsetof(struct agent_command, runs) +
-                   command->nruns * sizeof command->runs[0];
+    size_t bytes = offsetof(struct agent_command, runs) + command->nruns * sizeof command->runs[0];
     /* A program that has just been killed is found out by the hang-up. */
     return send(space->agent, command, bytes, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)bytes;
 }
@@ -156,7 +155,8 @@ static bool populate_busy(struct space *space)
     return true;
 }
 
-/* A page leaves for good only from an area we know; resident pages outside of all areas cannot be. */
+/* A page leaves for good only from an area we know; resident pages outside of all areas cannot be.
+ */
 static uint32_t only_known(struct space *space, uint64_t *pages, uint32_t npages)
 {
     uint32_t kept = 0;
@@ -303,7 +303,7 @@ void reclaim_take_back(struct space *space, struct batch *batch)
         log_fatal("Pager", "pages cannot be stored: %s: %s", wire_status_name(batch->status),
                   batch->detail);
         pager_fail(pager);
-        return;                     /* the batch stays: its pages are still only here */
+        return; /* the batch stays: its pages are still only here */
     }
     for (uint32_t i = 0; i < batch->npages && !space->dead; i++) {
         uint64_t page = batch->page[i];

@@ -20,7 +20,7 @@ static void be_dms(const struct private_dms *dms, pid_t parent)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(125);
-    setsid();                       /* the terminal's signals end the program, not us */
+    setsid(); /* the terminal's signals end the program, not us */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -32,7 +32,8 @@ static void be_dms(const struct private_dms *dms, pid_t parent)
     _exit(125);
 }
 
-int private_dms_start(struct private_dms *dms, const char *self, const char *directory, int guard_fd)
+int private_dms_start(struct private_dms *dms, const char *self, const char *directory,
+                      int guard_fd)
 {
     dms->self = self;
     snprintf(dms->endpoint, sizeof dms->endpoint, "ipc://%s/dms.sock", directory);

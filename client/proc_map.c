@@ -28,7 +28,7 @@ struct thread {
 struct proc_map {
     pid_t pid;
     int dir, statm, maps, pagemap;
-    char *text;                     /* of the maps */
+    char *text; /* of the maps */
     size_t text_cap;
     struct thread *threads;
     size_t nthreads, threads_cap;
@@ -91,7 +91,7 @@ int proc_map_size(struct proc_map *map, struct proc_size *out)
     if (sscanf(text, "%" SCNu64 " %" SCNu64 " %" SCNu64, &size, &resident, &shared) != 3)
         return -EPROTO;
     if (size == 0)
-        return -ESRCH;              /* exiting: its memory is gone already */
+        return -ESRCH; /* exiting: its memory is gone already */
     out->virtual_pages = size;
     out->resident_pages = resident;
     out->anonymous_pages = resident > shared ? resident - shared : 0;
@@ -127,7 +127,7 @@ bool proc_map_parse(const char *line, struct proc_range *out)
      * registered now, it is registered then. */
     if (!at || (strncmp(at, " rw-p ", 6) != 0 && strncmp(at, " ---p ", 6) != 0))
         return false;
-    at = strchr(at + 6, ' ');       /* past the offset */
+    at = strchr(at + 6, ' '); /* past the offset */
     if (!at || strncmp(at, " 00:00 0", 8) != 0)
         return false;
     at += 8;
@@ -262,5 +262,5 @@ uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid)
     if (got <= 0)
         return 0;
     text[got] = 0;
-    return strtoull(text, NULL, 10) / 1000;     /* nanoseconds on a processor */
+    return strtoull(text, NULL, 10) / 1000; /* nanoseconds on a processor */
 }

@@ -23,8 +23,8 @@ int proc_map_pagemap(const struct proc_map *map);
 
 struct proc_size {
     uint64_t virtual_pages;
-    uint64_t resident_pages;        /* all kinds */
-    uint64_t anonymous_pages;       /* resident, not of a file or shared */
+    uint64_t resident_pages;  /* all kinds */
+    uint64_t anonymous_pages; /* resident, not of a file or shared */
 };
 
 int proc_map_size(struct proc_map *map, struct proc_size *out) __attribute__((warn_unused_result));

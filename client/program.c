@@ -41,14 +41,16 @@ static int check_elf(int fd, const char *path, const char *bytes, size_t len, ch
         return CANNOT_RUN;
     }
     if (!has_interpreter(fd, &header)) {
-        snprintf(why, why_cap, "%s: statically linked: EDM can manage only dynamically linked programs "
-                 "for now", path);
+        snprintf(why, why_cap,
+                 "%s: statically linked: EDM can manage only dynamically linked programs "
+                 "for now",
+                 path);
         return CANNOT_RUN;
     }
     struct stat info;
     if (fstat(fd, &info) == 0 && (info.st_mode & (S_ISUID | S_ISGID)) && geteuid() != 0) {
-        snprintf(why, why_cap, "%s: runs with another user's rights (set-user-ID): EDM cannot manage it",
-                 path);
+        snprintf(why, why_cap,
+                 "%s: runs with another user's rights (set-user-ID): EDM cannot manage it", path);
         return CANNOT_RUN;
     }
     return 0;

@@ -10,9 +10,10 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* Looks for NAME as the shell does (in $PATH unless it has a slash) and reads its first bytes (for a
- * script, its interpreter's). Returns 0 and the path in PATH, or 127 (not found) or 126 (cannot be
- * run: no permission, a directory, statically linked, not for this machine) with a line in WHY. */
+/* Looks for NAME as the shell does (in $PATH unless it has a slash) and reads its first bytes (for
+ * a script, its interpreter's). Returns 0 and the path in PATH, or 127 (not found) or 126 (cannot
+ * be run: no permission, a directory, statically linked, not for this machine) with a line in WHY.
+ */
 int program_find(const char *name, char path[PATH_MAX], char *why, size_t why_cap)
     __attribute__((warn_unused_result));
 
@@ -21,8 +22,8 @@ int program_check(const char *path, char *why, size_t why_cap) __attribute__((wa
 
 /* Starts PATH with ARGV, the agent preloaded, the signal mask empty. GO_FD: the child waits until a
  * byte can be read from it. The child is killed when the calling thread ends. Returns the child's
- * pid or -errno. When exec fails, its errno (an int) is written to *ERROR_FD; else that reads as end
- * of file. */
+ * pid or -errno. When exec fails, its errno (an int) is written to *ERROR_FD; else that reads as
+ * end of file. */
 pid_t program_start(const char *path, char *const *argv, const char *agent, const char *socket,
                     int go_fd, int *error_fd) __attribute__((warn_unused_result));
 

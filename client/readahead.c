@@ -5,8 +5,8 @@
 
 enum {
     FIRST_WINDOW = 4,
-    NEAR_PAGES = 4,                 /* this close to a single fault makes it a stream */
-    AHEAD_FROM_WINDOW = 8,         /* shorter streams are not worth a second request */
+    NEAR_PAGES = 4,        /* this close to a single fault makes it a stream */
+    AHEAD_FROM_WINDOW = 8, /* shorter streams are not worth a second request */
 };
 
 /* NPAGES pages from FROM in DIRECTION, as a range; stops at page 0. */

@@ -17,10 +17,10 @@
 enum { READAHEAD_STREAMS = 32, READAHEAD_MAX_PAGES = 64 };
 
 struct readahead_stream {
-    uint64_t next;                  /* where the next fault is expected */
-    uint64_t edge;                  /* the first page not asked for yet */
-    int32_t direction;              /* +1, -1; 0: one fault only so far */
-    uint32_t window;                /* pages */
+    uint64_t next;     /* where the next fault is expected */
+    uint64_t edge;     /* the first page not asked for yet */
+    int32_t direction; /* +1, -1; 0: one fault only so far */
+    uint32_t window;   /* pages */
     uint64_t used_at;
 };
 
@@ -37,7 +37,7 @@ struct readahead_range {
 };
 
 struct readahead_plan {
-    struct readahead_range demand;  /* holds the faulting page */
+    struct readahead_range demand; /* holds the faulting page */
     struct readahead_range ahead;
 };
 

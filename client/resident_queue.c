@@ -6,8 +6,8 @@
 enum { FIRST_CAPACITY = 4096, YOUNG_SHARE = 10 /* a tenth */ };
 
 struct ring {
-    uint64_t *entries;              /* page << 8 | generation */
-    size_t head, length, capacity;  /* capacity is a power of two, or 0 */
+    uint64_t *entries;             /* page << 8 | generation */
+    size_t head, length, capacity; /* capacity is a power of two, or 0 */
 };
 
 struct resident_queue {

@@ -21,7 +21,7 @@
 struct resident_queue;
 
 struct resident_entry {
-    uint64_t page;                  /* below 2^56 */
+    uint64_t page; /* below 2^56 */
     uint8_t generation;
 };
 

@@ -10,9 +10,9 @@
 #include <zmq.h>
 
 enum {
-    FIRST_RETRY_MS = 1000,          /* longer than a busy server takes, shorter than people notice */
+    FIRST_RETRY_MS = 1000, /* longer than a busy server takes, shorter than people notice */
     LAST_RETRY_MS = 4000,
-    UNSENT_RETRY_MS = 5,            /* not connected: only a look at the socket, nothing is sent */
+    UNSENT_RETRY_MS = 5, /* not connected: only a look at the socket, nothing is sent */
     RECONNECT_MS = 20,
     RECONNECT_MAX_MS = 500,
     HEARTBEAT_MS = 5000,
@@ -42,11 +42,11 @@ struct rpc {
     uint32_t wait_ms;
     const char *part;
     uint64_t next_id;
-    struct call calls;              /* list head, oldest first */
+    struct call calls; /* list head, oldest first */
     uint32_t outstanding;
     uint64_t next_due_us;
     struct rpc_counters counters;
-    struct wire_reply reply;        /* large: kept here */
+    struct wire_reply reply; /* large: kept here */
 };
 
 struct rpc_body {
@@ -72,9 +72,9 @@ static int open_socket(void *zmq, const char *endpoint, void **out)
         return -errno;
     static const int options[][2] = {
         {ZMQ_LINGER, 0},
-        {ZMQ_SNDHWM, 0},            /* rpc's callers bound what is under way */
+        {ZMQ_SNDHWM, 0}, /* rpc's callers bound what is under way */
         {ZMQ_RCVHWM, 0},
-        {ZMQ_IMMEDIATE, 1},         /* nothing is queued for a server that is not there */
+        {ZMQ_IMMEDIATE, 1}, /* nothing is queued for a server that is not there */
         {ZMQ_RECONNECT_IVL, RECONNECT_MS},
         {ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS},
         {ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS},
@@ -83,8 +83,8 @@ static int open_socket(void *zmq, const char *endpoint, void **out)
     int err = 0;
     for (size_t i = 0; i < sizeof options / sizeof *options && !err; i++)
         err = set_option(socket, options[i][0], options[i][1]);
-    int64_t most = WIRE_MAX_BODY_BYTES > WIRE_MAX_HEADER_BYTES ? WIRE_MAX_BODY_BYTES
-                                                                : WIRE_MAX_HEADER_BYTES;
+    int64_t most =
+        WIRE_MAX_BODY_BYTES > WIRE_MAX_HEADER_BYTES ? WIRE_MAX_BODY_BYTES : WIRE_MAX_HEADER_BYTES;
     if (!err && zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof most))
         err = -errno;
     if (!err && zmq_connect(socket, endpoint))
@@ -167,8 +167,8 @@ static int send_frame(struct rpc *rpc, struct call *call, zmq_msg_t *frame, int 
 
 static void send_call(struct rpc *rpc, struct call *call, uint64_t now)
 {
-    int err = send_frame(rpc, call, &call->header,
-                         ZMQ_DONTWAIT | (call->has_body ? ZMQ_SNDMORE : 0));
+    int err =
+        send_frame(rpc, call, &call->header, ZMQ_DONTWAIT | (call->has_body ? ZMQ_SNDMORE : 0));
     if (err == 0 && call->has_body)
         /* Once the first part is taken, the others are: a message is sent whole or not at all. */
         err = send_frame(rpc, call, &call->body, 0);
@@ -407,8 +407,7 @@ uint32_t rpc_outstanding(const struct rpc *rpc)
 bool rpc_is_waiting(const struct rpc *rpc)
 {
     const struct call *oldest = rpc->calls.next;
-    return oldest != &rpc->calls &&
-           rpc_now_us() - oldest->begun_us > 1000ull * COMPLAIN_AFTER_MS;
+    return oldest != &rpc->calls && rpc_now_us() - oldest->begun_us > 1000ull * COMPLAIN_AFTER_MS;
 }
 
 struct rpc_counters rpc_counters(const struct rpc *rpc)

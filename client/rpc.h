@@ -21,9 +21,9 @@
 struct rpc;
 
 struct rpc_counters {
-    uint64_t bytes_sent, bytes_received;    /* headers and bodies, as sent and received */
-    uint64_t retries;                       /* requests sent again */
-    uint64_t strays;                        /* answers nobody waited for, or not understood */
+    uint64_t bytes_sent, bytes_received; /* headers and bodies, as sent and received */
+    uint64_t retries;                    /* requests sent again */
+    uint64_t strays;                     /* answers nobody waited for, or not understood */
 };
 
 /* The answer to one request. BODY lies in memory that is valid until the callback returns; to keep
@@ -35,15 +35,15 @@ struct rpc_answer {
     const struct wire_reply *reply;
     const char *body;
     size_t body_bytes;
-    const char *detail;             /* for people; never NULL */
-    struct rpc_body *kept;          /* rpc's own */
+    const char *detail;    /* for people; never NULL */
+    struct rpc_body *kept; /* rpc's own */
 };
 
 typedef void rpc_callback(void *arg, struct rpc_answer *answer);
 
 /* A body taken out of an answer. */
 struct rpc_body;
-struct rpc_body *rpc_keep_body(struct rpc_answer *answer);     /* NULL: no memory */
+struct rpc_body *rpc_keep_body(struct rpc_answer *answer); /* NULL: no memory */
 const char *rpc_body_bytes(const struct rpc_body *body);
 void rpc_body_destroy(struct rpc_body **body);
 

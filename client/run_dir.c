@@ -62,9 +62,11 @@ int run_dir_make(struct run_dir *dir, char *why, size_t why_cap)
             break;
     }
     if (err) {
-        snprintf(why, why_cap, "no temporary directory from which code may be mapped ($TMPDIR, /tmp, "
-                 "/var/tmp, /dev/shm): %s; set TMPDIR to one that is writable and not mounted noexec",
-                 strerror(-err));
+        snprintf(
+            why, why_cap,
+            "no temporary directory from which code may be mapped ($TMPDIR, /tmp, "
+            "/var/tmp, /dev/shm): %s; set TMPDIR to one that is writable and not mounted noexec",
+            strerror(-err));
         return err;
     }
     snprintf(dir->agent, sizeof dir->agent, "%s/agent.so", dir->path);

@@ -10,8 +10,8 @@
 
 struct run_dir {
     char path[80];
-    char agent[100];                /* the preloaded object */
-    char socket[100];               /* where agents connect */
+    char agent[100];  /* the preloaded object */
+    char socket[100]; /* where agents connect */
     int listen_fd;
 };
 

@@ -16,7 +16,7 @@ enum { SAY_AFTER_MS = 300 };
 struct greeting {
     struct shard_set *set;
     uint32_t answered;
-    uint8_t status;                 /* the first that was not OK */
+    uint8_t status; /* the first that was not OK */
     uint32_t bad_shard;
     char detail[WIRE_MAX_DETAIL_BYTES + 64];
     bool heard[CONFIG_MAX_SHARDS];
@@ -116,7 +116,8 @@ static int find_twins(const struct shard_set *set, char *why, size_t why_cap)
     return 0;
 }
 
-int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char *why, size_t why_cap)
+int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char *why,
+                   size_t why_cap)
 {
     struct rpc *rpc;
     if (!wire_name_is_valid(region)) {
@@ -151,8 +152,10 @@ int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char 
         err = ask_all(rpc, &greeting, &request, on_open, stop_fd, &said);
     }
     if (err == -EPROTO && greeting.status == WIRE_UNAVAILABLE)
-        snprintf(why, why_cap, "no answer from the DMS at %s for %u s: is it running, and is that its "
-                 "address?", set->endpoints[greeting.bad_shard], set->wait_ms / 1000);
+        snprintf(why, why_cap,
+                 "no answer from the DMS at %s for %u s: is it running, and is that its "
+                 "address?",
+                 set->endpoints[greeting.bad_shard], set->wait_ms / 1000);
     else if (err == -EPROTO)
         snprintf(why, why_cap, "the DMS at %s refuses: %s", set->endpoints[greeting.bad_shard],
                  greeting.detail);

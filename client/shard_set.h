@@ -12,21 +12,21 @@
 #include "../proto/wire.h"
 
 struct shard_set {
-    void *zmq;                      /* not owned */
-    char *const *endpoints;         /* not owned */
+    void *zmq;              /* not owned */
+    char *const *endpoints; /* not owned */
     uint32_t nshards;
     uint32_t wait_ms;
     uint64_t stores[CONFIG_MAX_SHARDS];
-    uint64_t regions[CONFIG_MAX_SHARDS];    /* the region's number on each shard */
+    uint64_t regions[CONFIG_MAX_SHARDS]; /* the region's number on each shard */
     uint64_t epoch;
-    uint64_t sequence;              /* highest stored so far on any shard */
+    uint64_t sequence; /* highest stored so far on any shard */
 };
 
 /* Greets all shards and opens REGION on each. Says at once on standard error when one does not
  * answer (the program has not started yet), and goes on trying for wait_ms. STOP_FD: gives up when
  * it becomes readable (-1: none). Returns 0, or -errno with a line for people in WHY. */
-int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char *why, size_t why_cap)
-    __attribute__((warn_unused_result));
+int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char *why,
+                   size_t why_cap) __attribute__((warn_unused_result));
 
 /* Removes the region from all shards; for at most WAIT_MS. Returns how many shards confirmed. */
 uint32_t shard_set_remove_region(const struct shard_set *set, uint32_t wait_ms);

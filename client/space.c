@@ -124,8 +124,10 @@ static int receive_message(int connection, void *to, size_t bytes, int fds[2])
         struct cmsghdr header;
         char bytes[CMSG_SPACE(2 * sizeof(int))];
     } control;
-    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1,
-                             .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = &vector,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control};
     fds[0] = fds[1] = -1;
     ssize_t got = recvmsg(connection, &message, MSG_CMSG_CLOEXEC);
     if (got < 0)
@@ -197,7 +199,7 @@ static int greet(struct pager *pager, int connection, struct space *space, int p
 static int admit(struct pager *pager, int connection, pid_t pid)
 {
     if (pager->space)
-        space_end(pager->space);    /* it has called exec; the hang-up is still to be read */
+        space_end(pager->space); /* it has called exec; the hang-up is still to be read */
     struct space *space;
     int pool_fd = make_pool();
     int err = pool_fd < 0 ? pool_fd : new_space(&space, pager, pid, pool_fd);
@@ -209,7 +211,7 @@ static int admit(struct pager *pager, int connection, pid_t pid)
     if (pool_fd >= 0)
         close(pool_fd);
     if (err == -ECONNRESET)
-        return 0;                   /* killed meanwhile */
+        return 0; /* killed meanwhile */
     if (err) {
         if (err != -ECANCELED)
             log_fatal("Pager", "cannot take over the program: %s", strerror(-err));
@@ -236,16 +238,18 @@ static int admit_fork(struct pager *pager, int connection)
     struct space *space = pager->space;
     if (!space || space->dead)
         return 0;
-    uint64_t out = page_table_count(space->table, PAGE_STAGED) +
-                   page_table_count(space->table, PAGE_MOVING) +
-                   page_table_count(space->table, PAGE_REMOTE) +
-                   page_table_count(space->table, PAGE_FETCHING) +
-                   page_table_count(space->table, PAGE_READY);
+    uint64_t out =
+        page_table_count(space->table, PAGE_STAGED) + page_table_count(space->table, PAGE_MOVING) +
+        page_table_count(space->table, PAGE_REMOTE) +
+        page_table_count(space->table, PAGE_FETCHING) + page_table_count(space->table, PAGE_READY);
     pager->counters.forks++;
     if (out > 0) {
-        log_fatal("Pager", "the program is about to fork while %llu of its pages are stored elsewhere, "
-                  "which this version cannot give to the child: the program is ended; with a larger "
-                  "--local it could go on", (unsigned long long)out);
+        log_fatal(
+            "Pager",
+            "the program is about to fork while %llu of its pages are stored elsewhere, "
+            "which this version cannot give to the child: the program is ended; with a larger "
+            "--local it could go on",
+            (unsigned long long)out);
         pager_fail(pager);
         return 0;
     }
@@ -253,7 +257,7 @@ static int admit_fork(struct pager *pager, int connection)
     if (send_message(connection, &go, sizeof go, NULL, 0))
         return 0;
     close_fd(&space->fork_fd);
-    space->fork_fd = connection;    /* nothing is taken out until it hangs up */
+    space->fork_fd = connection; /* nothing is taken out until it hangs up */
     return 1;
 }
 

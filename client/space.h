@@ -24,7 +24,7 @@
 #include <stdbool.h>
 
 enum {
-    SPACE_BATCHES = 16,             /* 8 MiB of pool: enough to keep the write-back busy */
+    SPACE_BATCHES = 16, /* 8 MiB of pool: enough to keep the write-back busy */
     SPACE_FETCHES = 64,
     SPACE_RECENT_MOVES = 64,
     FETCH_PAGES = READAHEAD_MAX_PAGES,
@@ -56,10 +56,10 @@ struct fetch {
     uint32_t shard;
     uint32_t npages;
     uint32_t attempts;
-    bool ahead;                     /* asked for ahead of use */
-    uint64_t page[FETCH_PAGES];     /* NO_PAGE: nobody wants it any more */
+    bool ahead;                 /* asked for ahead of use */
+    uint64_t page[FETCH_PAGES]; /* NO_PAGE: nobody wants it any more */
     uint64_t key[FETCH_PAGES];
-    uint64_t wanted_us[FETCH_PAGES];/* when a fault on it was read; 0: none */
+    uint64_t wanted_us[FETCH_PAGES]; /* when a fault on it was read; 0: none */
     struct rpc_body *body;
     uint64_t age;
 };
@@ -68,7 +68,7 @@ struct space {
     struct pager *pager;
     struct space *next_dying;
     pid_t pid;
-    bool dead;                      /* its image is gone; waits for batches and fetches to return */
+    bool dead; /* its image is gone; waits for batches and fetches to return */
     int agent, uffd, hold_uffd;
     int32_t agent_tid;
     bool has_fork_event;
@@ -82,34 +82,34 @@ struct space {
 
     enum agent_work work;
     struct batch *moving;
-    struct agent_run busy_runs[AGENT_BATCH_PAGES];      /* pages found shared: to be populated */
+    struct agent_run busy_runs[AGENT_BATCH_PAGES]; /* pages found shared: to be populated */
     uint32_t nbusy;
     bool batch_used[SPACE_BATCHES];
     struct batch batches[SPACE_BATCHES];
     struct fetch fetches[SPACE_FETCHES];
     uint64_t fetch_clock;
-    struct fault_list held;         /* wait for room in the budget */
-    struct fault_list again;        /* wait for events to be read */
-    struct drop *drop;              /* being filled */
+    struct fault_list held;  /* wait for room in the budget */
+    struct fault_list again; /* wait for events to be read */
+    struct drop *drop;       /* being filled */
     /* Where memory was moved to while other events were still to come: see on_unmap(). */
-    struct agent_range recent_moves[SPACE_RECENT_MOVES];    /* page numbers */
+    struct agent_range recent_moves[SPACE_RECENT_MOVES]; /* page numbers */
     uint32_t nrecent;
-    int fork_fd;                    /* connection of a thread about to fork; -1 */
+    int fork_fd; /* connection of a thread about to fork; -1 */
 
-    bool pressed;                   /* registered and reclaiming, no longer native */
+    bool pressed; /* registered and reclaiming, no longer native */
     bool look_again;
     uint64_t looked_us, look_cost_us, rescanned_us, rescan_wait_us, threads_us;
-    uint64_t virtual_pages;         /* at the last look */
-    uint64_t anonymous_pages;       /* at the last sample */
-    uint64_t sampled_resident;      /* the table's count then */
-    uint64_t barren_until_us;       /* nothing could be moved: do not try before */
+    uint64_t virtual_pages;    /* at the last look */
+    uint64_t anonymous_pages;  /* at the last sample */
+    uint64_t sampled_resident; /* the table's count then */
+    uint64_t barren_until_us;  /* nothing could be moved: do not try before */
     uint32_t barren;
     uint64_t retry_move_us;
     bool reclaiming;
-    struct brake brake;             /* held while unregistered memory grows */
+    struct brake brake; /* held while unregistered memory grows */
     uint64_t brake_denied_us;
-    uint64_t evict_clock;           /* pages evicted so far */
-    uint64_t zero_next;             /* where a run of first touches goes on */
+    uint64_t evict_clock; /* pages evicted so far */
+    uint64_t zero_next;   /* where a run of first touches goes on */
     uint32_t zero_run;
 };
 
@@ -119,16 +119,16 @@ struct pager {
     struct rpc *rpc;
     struct write_back *write_back;
     pthread_t thread;
-    int wake_fd;                    /* main -> pager */
-    int news_fd;                    /* pager -> main */
+    int wake_fd; /* main -> pager */
+    int news_fd; /* pager -> main */
     _Atomic int program;
     _Atomic bool stop;
     _Atomic bool managed_news, failed;
     _Atomic uint64_t images;
     _Atomic bool present;
-    uint64_t limit, high, low, press;   /* pages */
-    struct space *space;            /* the program */
-    struct space *dying;            /* earlier images, still waited for */
+    uint64_t limit, high, low, press; /* pages */
+    struct space *space;              /* the program */
+    struct space *dying;              /* earlier images, still waited for */
     struct wire_request request;
     struct pager_counters counters;
     pthread_mutex_t published_lock; /* innermost: nothing is called under it */
@@ -138,8 +138,8 @@ struct pager {
 
 /* space.c */
 int space_accept(struct pager *pager, int connection);
-void space_end(struct space *space);            /* the image is gone */
-void space_reap(struct pager *pager);           /* frees what nothing refers to any more */
+void space_end(struct space *space);  /* the image is gone */
+void space_reap(struct pager *pager); /* frees what nothing refers to any more */
 
 /* pager.c */
 void pager_fail(struct pager *pager);           /* the program must not go on (already logged) */
@@ -149,20 +149,20 @@ uint64_t pager_resident(const struct space *space);
 /* pager_fault.c */
 void fault_list_add(struct fault_list *list, struct fault fault);
 void fault_handle(struct space *space, struct fault fault);
-void fault_retry(struct space *space);          /* those that waited for events */
-void fault_retry_held(struct space *space);     /* those that waited for room */
+void fault_retry(struct space *space);      /* those that waited for events */
+void fault_retry_held(struct space *space); /* those that waited for room */
 void fetch_install_pending(struct space *space);
 void fetch_free_all(struct space *space);
 
 /* pager_events.c */
-int events_read(struct space *space);           /* returns how many messages there were */
+int events_read(struct space *space); /* returns how many messages there were */
 void events_serve_hold(struct space *space);
-void events_unmap(struct space *space, uint64_t start, uint64_t end);   /* pages */
+void events_unmap(struct space *space, uint64_t start, uint64_t end); /* pages */
 
 /* pager_look.c */
 void look_tick(struct space *space, uint64_t now_us);
 int look_interval_us(const struct space *space);
-void look_release(struct space *space, uint64_t now_us);   /* lets braked threads go in time */
+void look_release(struct space *space, uint64_t now_us); /* lets braked threads go in time */
 void look_at_threads(struct space *space, uint64_t now_us);
 
 /* pager_reclaim.c */

@@ -13,7 +13,7 @@
 struct stats {
     const char *program;
     const char *region;
-    bool ended;                     /* exit_status is known */
+    bool ended; /* exit_status is known */
     int exit_status;
     double wall_s;
     uint64_t local_limit_bytes;

@@ -45,10 +45,11 @@ static int explain_open(int err, char *why, size_t why_cap)
                  "this kernel has no userfaultfd: EDM needs Linux 6.8 or newer, built with "
                  "CONFIG_USERFAULTFD");
     else if (err == -EPERM || err == -EACCES)
-        snprintf(why, why_cap,
-                 "no permission to use userfaultfd: give this user access to /dev/userfaultfd, or set "
-                 "vm.unprivileged_userfaultfd=1, or give CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH "
-                 "to the edm binary (setcap cap_sys_ptrace,cap_dac_read_search+ep)");
+        snprintf(
+            why, why_cap,
+            "no permission to use userfaultfd: give this user access to /dev/userfaultfd, or set "
+            "vm.unprivileged_userfaultfd=1, or give CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH "
+            "to the edm binary (setcap cap_sys_ptrace,cap_dac_read_search+ep)");
     else
         snprintf(why, why_cap, "cannot make a userfaultfd: %s", strerror(-err));
     return err;

@@ -2,8 +2,9 @@
  * uffd: the kernel's calls the pager makes on a program's memory from outside, with their results
  * made plain.
  *
- * Sources: Linux Documentation/admin-guide/mm/userfaultfd.rst and pagemap.rst; ioctl_userfaultfd(2).
- * Addresses and lengths are in bytes and multiples of 4096 where they are not called pages.
+ * Sources: Linux Documentation/admin-guide/mm/userfaultfd.rst and pagemap.rst;
+ * ioctl_userfaultfd(2). Addresses and lengths are in bytes and multiples of 4096 where they are not
+ * called pages.
  *
  * Thread: the owner of the descriptors, the pager. Nothing here blocks.
  */
@@ -21,7 +22,8 @@
  * missing and what would help). */
 int uffd_check_machine(int device, char *why, size_t why_cap) __attribute__((warn_unused_result));
 
-/* The line for a kernel that offers only FEATURES; false when nothing is missing. RELEASE: uname's. */
+/* The line for a kernel that offers only FEATURES; false when nothing is missing. RELEASE: uname's.
+ */
 bool uffd_explain_features(uint64_t features, const char *release, char *why, size_t why_cap);
 
 /* Shakes hands on a program's userfaultfd: events, thread ids, MOVE. *HAS_FORK_EVENT: whether

@@ -14,19 +14,19 @@
 #include <time.h>
 
 enum {
-    PUT_PAGES = 64,                 /* in one message: 256 KiB (design 7: larger gains little) */
+    PUT_PAGES = 64, /* in one message: 256 KiB (design 7: larger gains little) */
     HANDOFF_ITEMS = 256,
-    FULL_RETRY_MS = 200,            /* the store is full: ask again this often */
+    FULL_RETRY_MS = 200, /* the store is full: ask again this often */
 };
 
 /* One PUT under way, or waiting for room in the store. */
 struct put {
-    struct put *next;               /* in the waiting list */
+    struct put *next; /* in the waiting list */
     struct write_back *owner;
     struct batch *batch;
     uint32_t shard;
     uint32_t npages;
-    uint8_t which[PUT_PAGES];       /* indices into the batch */
+    uint8_t which[PUT_PAGES]; /* indices into the batch */
     uint64_t sequence[PUT_PAGES];
     uint64_t begun_us;
 };
@@ -37,8 +37,8 @@ struct write_back {
     struct handoff *in, *out;
     pthread_t thread;
     bool stop;
-    uint64_t sequence;              /* last one given */
-    struct put *waiting;            /* refused for lack of room */
+    uint64_t sequence;   /* last one given */
+    struct put *waiting; /* refused for lack of room */
     uint64_t waiting_due_us;
     /* Drops wait for the batches that were begun before them: batches begun from now on count in
      * unfinished[turn], those the armed drops wait for in the other. */
@@ -173,7 +173,7 @@ static void start_batch(struct write_back *wb, struct batch *batch)
     batch->turn = wb->turn;
     wb->unfinished[wb->turn]++;
     batch->status = WIRE_OK;
-    batch->unanswered = 1;          /* this function itself */
+    batch->unanswered = 1; /* this function itself */
     struct put *open[CONFIG_MAX_SHARDS] = {0};
     for (uint32_t i = 0; i < batch->npages; i++) {
         if (batch->outcome[i] != OUTCOME_STORED)

@@ -22,9 +22,9 @@ struct space;
 enum { BATCH_PAGES = AGENT_BATCH_PAGES };
 
 enum page_outcome {
-    OUTCOME_SKIP,                   /* not part of the batch after all */
-    OUTCOME_CLEAN,                  /* the store had it */
-    OUTCOME_ZERO,                   /* all zero: not stored */
+    OUTCOME_SKIP,  /* not part of the batch after all */
+    OUTCOME_CLEAN, /* the store had it */
+    OUTCOME_ZERO,  /* all zero: not stored */
     OUTCOME_STORED,
 };
 
@@ -32,31 +32,31 @@ enum write_back_kind { WRITE_BACK_BATCH, WRITE_BACK_DROP, WRITE_BACK_STOP };
 
 struct write_back_item {
     enum write_back_kind kind;
-    struct write_back_item *next;   /* write-back's own */
+    struct write_back_item *next; /* write-back's own */
 };
 
 struct batch {
-    struct write_back_item item;    /* first: handed over by its address */
-    struct space *owner;            /* the pager's */
-    uint32_t index;                 /* place in the pool */
+    struct write_back_item item; /* first: handed over by its address */
+    struct space *owner;         /* the pager's */
+    uint32_t index;              /* place in the pool */
     uint32_t npages;
-    const char *bytes;              /* npages pages in the pool */
-    uint64_t page[BATCH_PAGES];     /* page numbers; the pager's (they change when memory moves) */
+    const char *bytes;          /* npages pages in the pool */
+    uint64_t page[BATCH_PAGES]; /* page numbers; the pager's (they change when memory moves) */
     uint64_t key[BATCH_PAGES];
-    bool taken[BATCH_PAGES];        /* in: the agent could take it out */
-    bool had[BATCH_PAGES];          /* in: old[] is what the store has */
+    bool taken[BATCH_PAGES]; /* in: the agent could take it out */
+    bool had[BATCH_PAGES];   /* in: old[] is what the store has */
     struct page_hash old[BATCH_PAGES];
-    uint8_t outcome[BATCH_PAGES];   /* out: enum page_outcome */
-    struct page_hash hash[BATCH_PAGES];     /* out, but for OUTCOME_SKIP */
-    uint32_t unanswered, turn;      /* write-back's own */
-    uint8_t status;                 /* out: WIRE_OK, or why it could not be stored */
+    uint8_t outcome[BATCH_PAGES];       /* out: enum page_outcome */
+    struct page_hash hash[BATCH_PAGES]; /* out, but for OUTCOME_SKIP */
+    uint32_t unanswered, turn;          /* write-back's own */
+    uint8_t status;                     /* out: WIRE_OK, or why it could not be stored */
     char detail[WIRE_MAX_DETAIL_BYTES + 1];
 };
 
 /* Keys the store may forget; freed by write-back. */
 struct drop {
     struct write_back_item item;
-    uint64_t sequence;              /* write-back's own */
+    uint64_t sequence; /* write-back's own */
     uint32_t nranges;
     struct wire_range ranges[WIRE_MAX_RANGES];
 };

@@ -129,7 +129,7 @@ struct io_vector {
     unsigned long len_bytes;
 };
 
-struct message_header {             /* struct msghdr of the kernel */
+struct message_header { /* struct msghdr of the kernel */
     void *name;
     int name_len;
     struct io_vector *vectors;
@@ -139,7 +139,7 @@ struct message_header {             /* struct msghdr of the kernel */
     unsigned int flags;
 };
 
-struct control_fds {                /* struct cmsghdr with room for two descriptors */
+struct control_fds { /* struct cmsghdr with room for two descriptors */
     unsigned long len;
     int level;
     int type;
@@ -198,8 +198,8 @@ static int send_fds(int sock, void *from, unsigned long len_bytes, const int *fd
 /* Lives on the thread's stack mapping, below its top. */
 struct agent {
     int sock, uffd, hold_uffd;
-    int saved;                      /* futex: the thread has its own descriptors in place */
-    int verdict;                    /* futex: enum agent_verdict, once the pager has given it */
+    int saved;   /* futex: the thread has its own descriptors in place */
+    int verdict; /* futex: enum agent_verdict, once the pager has given it */
     char *gate, *hold, *pool;
     struct agent_command command;
     struct agent_result result;
@@ -354,8 +354,8 @@ static void serve(void *arg)
         sys3(__NR_exit, 0, 0, 0);
 
     for (;;) {
-        long got = sys6(__NR_recvfrom, agent->sock, (long)&agent->command, sizeof agent->command, 0,
-                        0, 0);
+        long got =
+            sys6(__NR_recvfrom, agent->sock, (long)&agent->command, sizeof agent->command, 0, 0, 0);
         if (got == -EINTR)
             continue;
         if (got < (long)offsetof(struct agent_command, runs))
@@ -480,7 +480,7 @@ static void before_fork(void)
     int none[2];
     if (sock < 0 || send_fds(sock, &hello, sizeof hello, NULL, 0) != 0 ||
         receive_fds(sock, &go, sizeof go, none) != 0)
-        end_program();              /* a child would read zeros */
+        end_program(); /* a child would read zeros */
     fork_connection = sock;
 }
 
@@ -552,7 +552,7 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
         fork_path[i] = path[i];
     int sock = connect_pager(path);
     if (sock < 0)
-        return;                     /* the pager notices that nobody came, and says so */
+        return; /* the pager notices that nobody came, and says so */
     struct agent_hello hello = {AGENT_MAGIC, sizeof(struct agent_command), 0};
     struct agent_welcome welcome = {AGENT_LEAVE_ALONE, 0, 0};
     int given[2] = {-1, -1};

@@ -26,19 +26,19 @@
 #include <stdint.h>
 
 enum {
-    AGENT_MAGIC = 0x45444d31,       /* "EDM1" */
-    AGENT_BATCH_PAGES = 128,        /* pages in one EVICT, and in one batch of the pool */
+    AGENT_MAGIC = 0x45444d31, /* "EDM1" */
+    AGENT_BATCH_PAGES = 128,  /* pages in one EVICT, and in one batch of the pool */
     AGENT_PAGE_BYTES = 4096,
 };
 
 enum agent_verdict {
-    AGENT_MANAGE = 1,               /* this process is to be managed */
-    AGENT_LEAVE_ALONE = 2,          /* go on natively */
+    AGENT_MANAGE = 1,      /* this process is to be managed */
+    AGENT_LEAVE_ALONE = 2, /* go on natively */
 };
 
 enum agent_op {
-    AGENT_EVICT = 1,                /* pages -> pool; answered by MOVED, then COPIED */
-    AGENT_POPULATE = 2,             /* make pages exclusive again; answered by POPULATED */
+    AGENT_EVICT = 1,    /* pages -> pool; answered by MOVED, then COPIED */
+    AGENT_POPULATE = 2, /* make pages exclusive again; answered by POPULATED */
     AGENT_MOVED = 3,
     AGENT_COPIED = 4,
     AGENT_POPULATED = 5,
@@ -46,34 +46,34 @@ enum agent_op {
 
 struct agent_hello {
     uint32_t magic;
-    uint32_t bytes;                 /* sizeof(struct agent_command), as a check on the layout */
-    uint32_t about_to_fork;         /* not a new image: a thread of the program asks to fork */
+    uint32_t bytes;         /* sizeof(struct agent_command), as a check on the layout */
+    uint32_t about_to_fork; /* not a new image: a thread of the program asks to fork */
 };
 
 struct agent_welcome {
     uint32_t verdict;
-    uint32_t has_device;            /* the second descriptor is /dev/userfaultfd */
+    uint32_t has_device; /* the second descriptor is /dev/userfaultfd */
     uint64_t pool_bytes;
 };
 
 struct agent_range {
-    uint64_t start, end;            /* addresses */
+    uint64_t start, end; /* addresses */
 };
 
 enum { AGENT_OWN_RANGES = 5 };
 
 struct agent_ready {
-    int32_t error;                  /* 0, or the errno of the step that failed */
-    int32_t tid;                    /* of the agent's thread */
-    char step[32];                  /* which one, for the log */
-    uint64_t gate;                  /* AGENT_BATCH_PAGES pages, to be registered on the uffd */
-    uint64_t hold;                  /* AGENT_BATCH_PAGES pages, to be registered on the hold uffd */
-    struct agent_range own[AGENT_OWN_RANGES];   /* never to be managed */
+    int32_t error; /* 0, or the errno of the step that failed */
+    int32_t tid;   /* of the agent's thread */
+    char step[32]; /* which one, for the log */
+    uint64_t gate; /* AGENT_BATCH_PAGES pages, to be registered on the uffd */
+    uint64_t hold; /* AGENT_BATCH_PAGES pages, to be registered on the hold uffd */
+    struct agent_range own[AGENT_OWN_RANGES]; /* never to be managed */
 };
 
 struct agent_go {
     uint32_t verdict;
-    uint32_t watch_forks;           /* the kernel does not report forks: ask before each */
+    uint32_t watch_forks; /* the kernel does not report forks: ask before each */
 };
 
 struct agent_run {
@@ -83,10 +83,10 @@ struct agent_run {
 
 struct agent_command {
     uint32_t op;
-    uint32_t batch;                 /* EVICT: which batch of the pool the bytes go to */
+    uint32_t batch; /* EVICT: which batch of the pool the bytes go to */
     uint32_t nruns;
     uint32_t unused;
-    struct agent_run runs[AGENT_BATCH_PAGES];   /* together at most AGENT_BATCH_PAGES pages */
+    struct agent_run runs[AGENT_BATCH_PAGES]; /* together at most AGENT_BATCH_PAGES pages */
 };
 
 /* One byte for each page, in the order of the runs: 0, or the errno that kept it where it was. */

@@ -135,14 +135,17 @@ static void test_maps(void **state)
 {
     (void)state;
     struct proc_range range;
-    assert_true(proc_map_parse("55d0c8a2f000-55d0c8a50000 rw-p 00000000 00:00 0    [heap]", &range));
+    assert_true(
+        proc_map_parse("55d0c8a2f000-55d0c8a50000 rw-p 00000000 00:00 0    [heap]", &range));
     assert_int_equal(range.start, 0x55d0c8a2f000);
     assert_int_equal(range.end, 0x55d0c8a50000);
     assert_true(proc_map_parse("7f0000000000-7f0000021000 rw-p 00000000 00:00 0 ", &range));
     assert_true(proc_map_parse("7f0000021000-7f0004000000 ---p 00000000 00:00 0 ", &range));
     assert_true(proc_map_parse("7f00-7f01 rw-p 00000000 00:00 0   [anon: glibc: malloc]", &range));
-    assert_false(proc_map_parse("7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0   [stack]", &range));
-    assert_false(proc_map_parse("7ffd00000000-7ffd00001000 r-xp 00000000 00:00 0   [vdso]", &range));
+    assert_false(
+        proc_map_parse("7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0   [stack]", &range));
+    assert_false(
+        proc_map_parse("7ffd00000000-7ffd00001000 r-xp 00000000 00:00 0   [vdso]", &range));
     assert_false(proc_map_parse("7f00-7f01 r--p 00000000 00:00 0 ", &range));
     assert_false(proc_map_parse("7f00-7f01 rwxp 00000000 00:00 0 ", &range));
     assert_false(proc_map_parse("7f00-7f01 rw-s 00000000 00:01 1024  /dev/zero (deleted)", &range));
@@ -157,7 +160,8 @@ static void test_old_kernel(void **state)
     char why[256];
     uint64_t all = ~0ull;
     assert_false(uffd_explain_features(all, "6.18.0", why, sizeof why));
-    assert_true(uffd_explain_features(all & ~(uint64_t)KUFFD_FEATURE_MOVE, "6.1.0", why, sizeof why));
+    assert_true(
+        uffd_explain_features(all & ~(uint64_t)KUFFD_FEATURE_MOVE, "6.1.0", why, sizeof why));
     assert_non_null(strstr(why, "6.1.0"));
     assert_non_null(strstr(why, "MOVE"));
     assert_non_null(strstr(why, "6.8"));
@@ -178,10 +182,10 @@ static void test_histogram(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_queue_order),     cmocka_unit_test(test_queue_compact),
+        cmocka_unit_test(test_queue_order),       cmocka_unit_test(test_queue_compact),
         cmocka_unit_test(test_readahead_streams), cmocka_unit_test(test_readahead_random),
-        cmocka_unit_test(test_placement),       cmocka_unit_test(test_maps),
-        cmocka_unit_test(test_old_kernel),      cmocka_unit_test(test_histogram),
+        cmocka_unit_test(test_placement),         cmocka_unit_test(test_maps),
+        cmocka_unit_test(test_old_kernel),        cmocka_unit_test(test_histogram),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

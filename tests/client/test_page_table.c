@@ -78,10 +78,11 @@ static void test_transitions(void **state)
 {
     (void)state;
     /* What must never happen. */
-    assert_false(page_table_may(PAGE_RESIDENT, PAGE_REMOTE));   /* only an acknowledged page is remote */
+    assert_false(
+        page_table_may(PAGE_RESIDENT, PAGE_REMOTE)); /* only an acknowledged page is remote */
     assert_false(page_table_may(PAGE_RESIDENT, PAGE_STAGED));
     assert_false(page_table_may(PAGE_MOVING, PAGE_REMOTE));
-    assert_false(page_table_may(PAGE_REMOTE, PAGE_RESIDENT));   /* only what was fetched comes in */
+    assert_false(page_table_may(PAGE_REMOTE, PAGE_RESIDENT)); /* only what was fetched comes in */
     assert_false(page_table_may(PAGE_NATIVE, PAGE_REMOTE));
     assert_false(page_table_may(PAGE_ZERO, PAGE_FETCHING));
     for (int s = PAGE_RESIDENT; s < PAGE_NSTATES; s++)
