@@ -110,6 +110,8 @@ int area_map_add(struct area_map *map, uint64_t start, uint64_t end)
 int area_map_remove(struct area_map *map, uint64_t start, uint64_t end)
 {
     size_t i = seek(map, start);
+    if (i == map->count)
+        return 0;
     if (i < map->count && map->areas[i].start < start && map->areas[i].end > end) {
         struct area rest = map->areas[i];
         rest.start = end;
