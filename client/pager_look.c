@@ -212,25 +212,8 @@ static void rescan(struct space *space)
     }
 }
 
-static void press(struct space *space)
+static void hold(struct space *space, uint64_t now_us)
 {
-    space->pressed = true;
-    space->sampled_resident = 0;
-    look_at_maps(space);
-    log_info("Pager", "%d: %llu MiB resident, near the budget of %llu MiB: managing %zu areas",
-             (int)space->pid, (unsigned long long)(space->anonymous_pages * PAGE_BYTES >> 20),
-             (unsigned long long)(space->pager->limit * PAGE_BYTES >> 20),
-             area_map_count(space->areas));
-}
-
-/* The program has filled memory we had not seen, faster than pages can leave: let it wait. Half of
- * what lies between the threshold and the limit is kept for what it does until it stops. */
-static void brake(struct space *space, uint64_t now_us)
-{
-    const struct pager *pager = space->pager;
-    if (space->brake.on || pager_resident(space) <= (pager->high + pager->limit) / 2 ||
-        now_us < space->brake_denied_us || reclaim_is_hopeless(space, now_us))
-        return;
     int err = brake_stop(&space->brake, space->pid, space->agent_tid);
     if (err) {
         if (err != -ESRCH)
@@ -239,7 +222,37 @@ static void brake(struct space *space, uint64_t now_us)
         return;
     }
     space->pager->counters.brakes++;
-    look_at_maps(space); /* nothing grows now: all there is gets registered */
+}
+
+/* The program has filled memory we had not seen, faster than pages can leave: let it wait. Half of
+ * what lies between the threshold and the limit is kept for what it does until it stops. The same
+ * when it has grown by so much since the last look that by the next it could be over. */
+static void brake(struct space *space, uint64_t grown, uint64_t now_us)
+{
+    const struct pager *pager = space->pager;
+    uint64_t resident = pager_resident(space);
+    bool over = resident > (pager->high + pager->limit) / 2;
+    bool soon = grown > UNKNOWN_MOST_BYTES / PAGE_BYTES && resident + 2 * grown > pager->limit;
+    if (space->brake.on || !(over || soon) || now_us < space->brake_denied_us ||
+        reclaim_is_hopeless(space, now_us))
+        return;
+    hold(space, now_us);
+    if (space->brake.on)
+        look_at_maps(space); /* nothing grows now: all there is gets registered */
+}
+
+static void press(struct space *space, uint64_t now_us)
+{
+    space->pressed = true;
+    space->sampled_resident = 0;
+    /* Registering takes the program's mapping lock, for which it may be fighting with itself: let
+     * it not grow meanwhile. */
+    hold(space, now_us);
+    look_at_maps(space);
+    log_info("Pager", "%d: %llu MiB resident, near the budget of %llu MiB: managing %zu areas",
+             (int)space->pid, (unsigned long long)(space->anonymous_pages * PAGE_BYTES >> 20),
+             (unsigned long long)(space->pager->limit * PAGE_BYTES >> 20),
+             area_map_count(space->areas));
 }
 
 void look_release(struct space *space, uint64_t now_us)
@@ -272,16 +285,18 @@ void look_tick(struct space *space, uint64_t now_us)
     struct proc_size size;
     if (space->dead || proc_map_size(space->proc, &size))
         return;
+    uint64_t before = space->anonymous_pages;
+    uint64_t grown = size.anonymous_pages > before ? size.anonymous_pages - before : 0;
     space->anonymous_pages = size.anonymous_pages;
     space->sampled_resident = table_resident(space);
     note_peaks(space);
     if (!space->pressed) {
         if (size.anonymous_pages >= space->pager->press)
-            press(space);
+            press(space, now_us);
         space->virtual_pages = size.virtual_pages;
         return;
     }
-    brake(space, now_us);
+    brake(space, grown, now_us);
     uint64_t known = table_resident(space);
     bool unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
     /* With thousands of mappings a look is not free: it may take a tenth of the time. */
