@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 enum {
-    HANDSHAKE_S = 5,
+    /* The agent answers at once, but a machine short of memory may keep it from that for seconds. */
+    HANDSHAKE_S = 60,
     POOL_BYTES = SPACE_BATCHES * BATCH_PAGES * PAGE_BYTES,
     GATE_BYTES = BATCH_PAGES * PAGE_BYTES,
 };

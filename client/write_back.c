@@ -19,9 +19,10 @@ enum {
     FULL_RETRY_MS = 200, /* the store is full: ask again this often */
 };
 
-/* One PUT under way, or waiting for room in the store. */
+/* One PUT under way, or waiting for room in the store. They are used again and again. */
 struct put {
-    struct put *next; /* in the waiting list */
+    struct put *next;  /* in the waiting list, or among the spare ones */
+    struct put *older; /* made before this one */
     struct write_back *owner;
     struct batch *batch;
     uint32_t shard;
@@ -39,6 +40,7 @@ struct write_back {
     bool stop;
     uint64_t sequence;   /* last one given */
     struct put *waiting; /* refused for lack of room */
+    struct put *spare, *newest; /* not in use; all there are */
     uint64_t waiting_due_us;
     /* Drops wait for the batches that were begun before them: batches begun from now on count in
      * unfinished[turn], those the armed drops wait for in the other. */
@@ -63,6 +65,38 @@ static void finish_batch(struct write_back *wb, struct batch *batch)
     (void)given;
 }
 
+static struct put *make_put(struct write_back *wb, struct batch *batch, uint32_t shard)
+{
+    struct put *put = wb->spare;
+    if (put) {
+        wb->spare = put->next;
+    } else {
+        put = malloc(sizeof *put);
+        if (!put)
+            return NULL;
+        put->older = wb->newest;
+        wb->newest = put;
+    }
+    put->next = NULL;
+    put->owner = wb;
+    put->batch = batch;
+    put->shard = shard;
+    put->npages = 0;
+    put->begun_us = rpc_now_us();
+    batch->unanswered++;
+    return put;
+}
+
+/* PUT is answered, one way or the other. */
+static void end_put(struct put *put)
+{
+    struct write_back *wb = put->owner;
+    if (--put->batch->unanswered == 0)
+        finish_batch(wb, put->batch);
+    put->next = wb->spare;
+    wb->spare = put;
+}
+
 static void fail_put(struct put *put, uint8_t status, const char *detail)
 {
     struct batch *batch = put->batch;
@@ -70,9 +104,7 @@ static void fail_put(struct put *put, uint8_t status, const char *detail)
         batch->status = status;
         snprintf(batch->detail, sizeof batch->detail, "%s", detail);
     }
-    if (--batch->unanswered == 0)
-        finish_batch(put->owner, batch);
-    free(put);
+    end_put(put);
 }
 
 static void send_put(struct put *put)
@@ -110,9 +142,7 @@ static void on_put(void *arg, struct rpc_answer *answer)
     struct write_back *wb = put->owner;
     if (answer->status == WIRE_OK) {
         wb->counters.pages_put += put->npages;
-        if (--put->batch->unanswered == 0)
-            finish_batch(wb, put->batch);
-        free(put);
+        end_put(put);
         return;
     }
     uint64_t now = rpc_now_us();
@@ -181,17 +211,12 @@ static void start_batch(struct write_back *wb, struct batch *batch)
         uint32_t shard = shard_set_place(wb->set, batch->key[i]);
         struct put *put = open[shard];
         if (!put) {
-            put = open[shard] = calloc(1, sizeof *put);
+            put = open[shard] = make_put(wb, batch, shard);
             if (!put) {
                 batch->status = WIRE_INTERNAL;
                 snprintf(batch->detail, sizeof batch->detail, "out of memory");
                 break;
             }
-            put->owner = wb;
-            put->batch = batch;
-            put->shard = shard;
-            put->begun_us = rpc_now_us();
-            batch->unanswered++;
         }
         put->which[put->npages] = (uint8_t)i;
         put->sequence[put->npages++] = ++wb->sequence;
@@ -322,10 +347,10 @@ static void free_parts(struct write_back **write_back)
     rpc_destroy(&wb->rpc);
     handoff_destroy(&wb->in);
     handoff_destroy(&wb->out);
-    while (wb->waiting) {
-        struct put *next = wb->waiting->next;
-        free(wb->waiting);
-        wb->waiting = next;
+    while (wb->newest) {
+        struct put *older = wb->newest->older;
+        free(wb->newest);
+        wb->newest = older;
     }
     free_items(&wb->drops);
     free_items(&wb->armed);
