@@ -165,6 +165,29 @@ static void test_old_kernel(void **state)
     assert_non_null(strstr(why, "6.1.0"));
     assert_non_null(strstr(why, "MOVE"));
     assert_non_null(strstr(why, "6.8"));
+    static const struct {
+        uint64_t bit;
+        const char *name, *since;
+    } features[] = {
+        {KUFFD_FEATURE_EVENT_REMAP, "EVENT_REMAP", "4.11"},
+        {KUFFD_FEATURE_EVENT_REMOVE, "EVENT_REMOVE", "4.11"},
+        {KUFFD_FEATURE_EVENT_UNMAP, "EVENT_UNMAP", "4.11"},
+        {KUFFD_FEATURE_THREAD_ID, "THREAD_ID", "4.14"},
+        {KUFFD_FEATURE_WP_ASYNC, "WP_ASYNC", "6.7"},
+    };
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++) {
+        assert_true(uffd_explain_features(all & ~features[i].bit, "3.2.1", why, sizeof why));
+        assert_non_null(strstr(why, features[i].name));
+        assert_non_null(strstr(why, features[i].since));
+        assert_non_null(strstr(why, "3.2.1"));
+        assert_null(strchr(why, '\n'));
+    }
+    /* Of several the newest is named: the kernel must be that new at least. */
+    assert_true(uffd_explain_features(0, "4.4.0", why, sizeof why));
+    assert_non_null(strstr(why, "MOVE"));
+    /* EDM can do without EVENT_FORK. */
+    assert_false(uffd_explain_features(all & ~(uint64_t)KUFFD_FEATURE_EVENT_FORK, "6.18.0", why,
+                                       sizeof why));
 }
 
 static void test_histogram(void **state)

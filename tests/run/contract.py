@@ -104,7 +104,7 @@ class Streams(Case):
 
 class Arguments(Case):
     def test_words_stay_as_they_are(self):
-        words = ["", " ", "two words", "-x", "--", "--local=1G", "'\"\\", "$HOME *", "\n", "\xfc".encode("latin-1")]
+        words = ["", " ", "two words", "-x", "--", "--local=1G", "'\"\\", "$HOME *", "\n", b"\xfc"]
         done = self.run_client("/usr/bin/python3", "-c",
                                "import os, sys; print([os.fsencode(a) for a in sys.argv[1:]])", *words)
         self.assertEqual(done.stdout.decode(), f"{[os.fsencode(word) for word in words]}\n")
@@ -148,8 +148,8 @@ class Wrappers(Case):
 
     def test_exec_with_pages_out(self):
         """What the old image had outside its budget is forgotten with it."""
-        self.check_paged(self.run_client(
-            "/usr/bin/python3", "-c", f"import os; {LARGE} os.execv('{tool('touch')}', ['touch', '--size=150M'])"))
+        code = f"import os; {LARGE} os.execv('{tool('touch')}', ['touch', '--size=150M'])"
+        self.check_paged(self.run_client("/usr/bin/python3", "-c", code))
         self.assertGreater(self.figures()["images"], 1)
 
 

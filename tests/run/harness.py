@@ -2,6 +2,7 @@
 
 Processes started here end with the test, whatever ends it; files are in a directory of the test's own.
 """
+import atexit
 import json
 import os
 import shutil
@@ -18,6 +19,20 @@ TOOLS = os.path.realpath(sys.argv[2])
 # Sanitized builds are slow.
 WAIT_S = 60
 END_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"]
+# For when the test is killed and cannot remove its files: a process that is not its child.
+JANITOR = """(setsid sh -c 'tail --pid=$1 -f /dev/null; sleep 3; rm -rf "$2"' sh $1 "$2" \\
+    </dev/null >/dev/null 2>&1 &)"""
+
+
+def make_root():
+    root = tempfile.mkdtemp(prefix="edm-run-")
+    os.chmod(root, 0o755)
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    subprocess.run(["sh", "-c", JANITOR, "sh", str(os.getpid()), root], check=True)
+    return root
+
+
+ROOT = make_root()
 
 
 def tool(name):
@@ -76,7 +91,7 @@ def program_of(edm_pid):
 
 class Case(unittest.TestCase):
     def setUp(self):
-        self.dir = tempfile.mkdtemp(prefix="edm-run-")
+        self.dir = tempfile.mkdtemp(dir=ROOT)
         self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
         os.chmod(self.dir, 0o755)
         # EDM's own temporary files, and nothing else.

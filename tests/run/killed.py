@@ -69,12 +69,12 @@ class Killed(Case):
         """While it takes memory as fast as it can, and is held back."""
         for delay in range(10):
             client = self.start_client(tool("touch"), "--size=2G", "--threads=4", "--block=100K",
-                                       stdout=subprocess.DEVNULL)
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             pid = self.wait_for_program(client)
             time.sleep(delay * 0.1)
             children = children_of(client.pid)
             os.kill(pid, signal.SIGKILL)
-            self.assertEqual(client.wait(WAIT_S), 128 + signal.SIGKILL)
+            self.assertEqual(client.wait(WAIT_S), 128 + signal.SIGKILL, client.stderr.read())
             self.assert_all_gone(children, GONE_S)
 
     def test_client_with_a_dms(self):

@@ -1,0 +1,587 @@
+/* rpc against a server that answers as it should not: out of order, late, twice, nonsense, never.
+ */
+#include "../../client/rpc.h"
+#include "router.h"
+#include "test.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+enum {
+    LONG_MS = 20000, /* nobody waits this long where all is well */
+    SHORT_MS = 300,
+    QUIET_MS = 200,  /* long enough for what should not come */
+    RETRY_MS = 1000, /* rpc's own: the first retry */
+    CALLS = 500,
+};
+
+/* What became of one call. */
+struct outcome {
+    int calls; /* how often its callback ran */
+    uint8_t status;
+    bool had_reply;
+    uint64_t number; /* the reply's region */
+    size_t body_bytes;
+    char first; /* of the body */
+    bool keep;
+    struct rpc_body *kept;
+    uint64_t at_us;
+};
+
+struct fixture {
+    void *zmq;
+    struct router router;
+    struct rpc *rpc;
+    struct router_request *request;
+    struct wire_reply reply;
+};
+
+static int set_up(void **state)
+{
+    struct fixture *fixture = calloc(1, sizeof *fixture);
+    assert_non_null(fixture);
+    fixture->zmq = zmq_ctx_new();
+    assert_non_null(fixture->zmq);
+    router_init(&fixture->router, fixture->zmq, 0);
+    fixture->request = router_request_new();
+    *state = fixture;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    rpc_destroy(&fixture->rpc);
+    router_close(&fixture->router);
+    router_request_destroy(&fixture->request);
+    zmq_ctx_term(fixture->zmq);
+    free(fixture);
+    return 0;
+}
+
+static void start(struct fixture *fixture, uint32_t wait_ms)
+{
+    char *endpoints[] = {fixture->router.endpoint};
+    assert_int_equal(rpc_new(&fixture->rpc, fixture->zmq, endpoints, 1, wait_ms, "Test"), 0);
+}
+
+static void on_answer(void *arg, struct rpc_answer *answer)
+{
+    struct outcome *outcome = arg;
+    outcome->calls++;
+    outcome->status = answer->status;
+    outcome->had_reply = answer->reply != NULL;
+    outcome->number = answer->reply ? answer->reply->region : 0;
+    outcome->body_bytes = answer->body_bytes;
+    outcome->first = answer->body ? answer->body[0] : 0;
+    outcome->at_us = rpc_now_us();
+    assert_non_null(answer->detail);
+    assert_int_equal(answer->shard, 0);
+    if (outcome->keep) {
+        outcome->kept = rpc_keep_body(answer);
+        assert_non_null(outcome->kept);
+    }
+}
+
+static void call(struct fixture *fixture, struct outcome *outcome)
+{
+    static struct wire_request request;
+    memset(&request, 0, sizeof request);
+    request.method = WIRE_OPEN;
+    strcpy(request.name, "region");
+    assert_int_equal(rpc_call(fixture->rpc, 0, &request, NULL, 0, on_answer, outcome), 0);
+}
+
+static void call_get(struct fixture *fixture, struct outcome *outcome, uint64_t page)
+{
+    static struct wire_request request;
+    memset(&request, 0, sizeof request);
+    request.method = WIRE_PAGE_GET;
+    request.region = request.epoch = 1;
+    request.npages = 1;
+    request.pages[0].page = page;
+    assert_int_equal(rpc_call(fixture->rpc, 0, &request, NULL, 0, on_answer, outcome), 0);
+}
+
+/* Lets rpc work, as its owner would, until nothing is outstanding or the time is over. */
+static void run(struct fixture *fixture, int timeout_ms)
+{
+    uint64_t end = rpc_now_us() + (uint64_t)timeout_ms * 1000;
+    for (;;) {
+        rpc_process(fixture->rpc);
+        uint64_t now = rpc_now_us();
+        if (now >= end || rpc_outstanding(fixture->rpc) == 0)
+            return;
+        struct pollfd fds[1];
+        uint32_t nfds = rpc_poll_fds(fixture->rpc, fds);
+        int rest = (int)((end - now) / 1000 + 1);
+        int own = rpc_timeout_ms(fixture->rpc);
+        poll(fds, nfds, own >= 0 && own < rest ? own : rest);
+    }
+}
+
+/* The next request, while rpc goes on working. */
+static bool receive(struct fixture *fixture, int timeout_ms)
+{
+    uint64_t end = rpc_now_us() + (uint64_t)timeout_ms * 1000;
+    do {
+        rpc_process(fixture->rpc);
+        if (router_receive(&fixture->router, fixture->request, 5))
+            return true;
+    } while (rpc_now_us() < end);
+    return false;
+}
+
+/* Answers with NUMBER, so that answers can be told apart. */
+static void answer(struct fixture *fixture, uint64_t id, uint64_t number)
+{
+    router_reply_to(fixture->request, WIRE_OK, &fixture->reply);
+    fixture->reply.id = id;
+    fixture->reply.region = number;
+    fixture->reply.epoch = 1;
+    router_send(&fixture->router, fixture->request, &fixture->reply, NULL, 0);
+}
+
+static void test_out_of_order(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct outcome outcomes[CALLS];
+    static uint64_t ids[CALLS];
+    memset(outcomes, 0, sizeof outcomes);
+    uint64_t seed = 4711;
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    for (int i = 0; i < CALLS; i++)
+        call(fixture, &outcomes[i]);
+    assert_int_equal(rpc_outstanding(fixture->rpc), CALLS);
+    for (int i = 0; i < CALLS; i++) {
+        assert_true(receive(fixture, LONG_MS));
+        ids[i] = fixture->request->request.id;
+        assert_int_equal(fixture->request->request.deadline_ms, LONG_MS);
+        for (int j = 0; j < i; j++)
+            assert_int_not_equal(ids[i], ids[j]);
+    }
+    for (int i = CALLS - 1; i > 0; i--) {
+        int j = (int)(test_random(&seed) % (uint64_t)(i + 1));
+        uint64_t id = ids[i];
+        ids[i] = ids[j];
+        ids[j] = id;
+    }
+    /* Requests leave in the order of the calls, and ids grow: call i has the i-th lowest. */
+    for (int i = 0; i < CALLS; i++)
+        answer(fixture, ids[i], 1000 + ids[i]);
+    run(fixture, LONG_MS);
+    uint64_t before = 0;
+    for (int i = 0; i < CALLS; i++) {
+        assert_int_equal(outcomes[i].calls, 1);
+        assert_int_equal(outcomes[i].status, WIRE_OK);
+        assert_true(outcomes[i].number > before);
+        before = outcomes[i].number;
+    }
+    assert_int_equal(rpc_counters(fixture->rpc).strays, 0);
+    assert_int_equal(rpc_timeout_ms(fixture->rpc), -1);
+}
+
+static void test_double_and_unknown(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome first = {0}, second = {0};
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    call(fixture, &first);
+    assert_true(receive(fixture, LONG_MS));
+    uint64_t id = fixture->request->request.id;
+    answer(fixture, id + 1, 1); /* not asked yet */
+    answer(fixture, 0, 2);
+    answer(fixture, UINT64_MAX, 3);
+    answer(fixture, id, 4);
+    answer(fixture, id, 5);
+    run(fixture, LONG_MS);
+    run(fixture, 0);
+    call(fixture, &second);
+    assert_true(receive(fixture, LONG_MS));
+    assert_int_equal(fixture->request->request.id, id + 1);
+    answer(fixture, id + 1, 6);
+    run(fixture, LONG_MS);
+    assert_int_equal(first.calls, 1);
+    assert_int_equal(first.number, 4);
+    /* An answer that came before its question is none. */
+    assert_int_equal(second.calls, 1);
+    assert_int_equal(second.number, 6);
+    assert_int_equal(rpc_counters(fixture->rpc).strays, 4);
+}
+
+static void test_late(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome outcome = {0}, next = {0};
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    call(fixture, &outcome);
+    assert_true(receive(fixture, LONG_MS));
+    uint64_t id = fixture->request->request.id;
+    /* Not answered in time: it comes again, the same. */
+    assert_true(receive(fixture, 3 * RETRY_MS));
+    assert_int_equal(fixture->request->request.id, id);
+    assert_string_equal(fixture->request->request.name, "region");
+    assert_int_equal(rpc_counters(fixture->rpc).retries, 1);
+    answer(fixture, id, 1); /* to the first */
+    answer(fixture, id, 2); /* to the second */
+    run(fixture, LONG_MS);
+    call(fixture, &next);
+    assert_true(receive(fixture, LONG_MS));
+    answer(fixture, fixture->request->request.id, 3);
+    run(fixture, LONG_MS);
+    assert_int_equal(outcome.calls, 1);
+    assert_int_equal(outcome.number, 1);
+    assert_int_equal(next.calls, 1);
+    assert_int_equal(next.number, 3);
+    assert_int_equal(rpc_counters(fixture->rpc).strays, 1);
+}
+
+static void test_garbage(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome outcome = {0};
+    uint64_t seed = 42;
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    call(fixture, &outcome);
+    assert_true(receive(fixture, LONG_MS));
+    router_reply_to(fixture->request, WIRE_OK, &fixture->reply);
+    fixture->reply.region = fixture->reply.epoch = 1;
+    static char good[WIRE_MAX_HEADER_BYTES];
+    ssize_t len = wire_pack_reply(&fixture->reply, good, sizeof good);
+    assert_true(len > 0);
+    uint64_t sent = 0;
+    /* Nothing at all, every beginning of a good answer, one with a body it should not have, one of
+     * three frames, one of another method. */
+    for (size_t part = 0; part < (size_t)len; part++, sent++)
+        router_send_frames(&fixture->router, fixture->request, 1, (const void *const[]){good},
+                           &part);
+    const void *const frames[] = {good, "body", "more"};
+    const size_t lens[] = {(size_t)len, 4, 4};
+    router_send_frames(&fixture->router, fixture->request, 2, frames, lens);
+    router_send_frames(&fixture->router, fixture->request, 3, frames, lens);
+    fixture->reply.method = WIRE_REMOVE;
+    router_send(&fixture->router, fixture->request, &fixture->reply, NULL, 0);
+    sent += 3;
+    for (int i = 0; i < 1000; i++, sent++) {
+        char noise[64];
+        size_t noise_bytes = (size_t)(test_random(&seed) % sizeof noise);
+        for (size_t j = 0; j < noise_bytes; j++)
+            noise[j] = (char)test_random(&seed);
+        router_send_frames(&fixture->router, fixture->request, 1, (const void *const[]){noise},
+                           &noise_bytes);
+    }
+    uint64_t end = rpc_now_us() + LONG_MS * 1000ull;
+    while (rpc_counters(fixture->rpc).strays < sent && rpc_now_us() < end)
+        run(fixture, 10);
+    assert_int_equal(rpc_counters(fixture->rpc).strays, sent);
+    assert_int_equal(outcome.calls, 0);
+    answer(fixture, fixture->request->request.id, 8);
+    run(fixture, LONG_MS);
+    assert_int_equal(outcome.calls, 1);
+    assert_int_equal(outcome.number, 8);
+}
+
+static void test_other_version(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome outcome = {0};
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    call(fixture, &outcome);
+    assert_true(receive(fixture, LONG_MS));
+    router_reply_to(fixture->request, WIRE_OK, &fixture->reply);
+    fixture->reply.region = fixture->reply.epoch = 1;
+    static char header[WIRE_MAX_HEADER_BYTES];
+    ssize_t len = wire_pack_reply(&fixture->reply, header, sizeof header);
+    assert_true(len > 1);
+    assert_int_equal(header[1], WIRE_VERSION);
+    header[1] = WIRE_VERSION + 1;
+    router_send_frames(&fixture->router, fixture->request, 1, (const void *const[]){header},
+                       &(size_t){(size_t)len});
+    run(fixture, LONG_MS);
+    assert_int_equal(outcome.calls, 1);
+    assert_int_equal(outcome.status, WIRE_FAILED_PRECONDITION);
+}
+
+static void test_status_and_detail(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome outcome = {0};
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    call(fixture, &outcome);
+    assert_true(receive(fixture, LONG_MS));
+    router_reply_to(fixture->request, WIRE_RESOURCE_EXHAUSTED, &fixture->reply);
+    strcpy(fixture->reply.detail, "full");
+    router_send(&fixture->router, fixture->request, &fixture->reply, NULL, 0);
+    run(fixture, LONG_MS);
+    assert_int_equal(outcome.calls, 1);
+    assert_int_equal(outcome.status, WIRE_RESOURCE_EXHAUSTED);
+    assert_true(outcome.had_reply);
+}
+
+static void test_server_comes_late(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome outcomes[3] = {0};
+    start(fixture, LONG_MS);
+    for (int i = 0; i < 3; i++)
+        call(fixture, &outcomes[i]);
+    run(fixture, QUIET_MS);
+    assert_int_equal(rpc_outstanding(fixture->rpc), 3);
+    assert_int_equal(rpc_counters(fixture->rpc).bytes_sent, 0);
+    router_bind(&fixture->router);
+    for (int i = 0; i < 3; i++) {
+        assert_true(receive(fixture, LONG_MS));
+        answer(fixture, fixture->request->request.id, 10);
+    }
+    run(fixture, LONG_MS);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(outcomes[i].calls, 1);
+    /* What never left was not sent again. */
+    assert_int_equal(rpc_counters(fixture->rpc).retries, 0);
+}
+
+static void test_server_restarts(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome before = {0}, during[2] = {0}, after = {0};
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    call(fixture, &before);
+    assert_true(receive(fixture, LONG_MS));
+    answer(fixture, fixture->request->request.id, 1);
+    run(fixture, LONG_MS);
+    assert_int_equal(before.calls, 1);
+    /* One request dies with the server, another is made while there is none. */
+    call(fixture, &during[0]);
+    assert_true(receive(fixture, LONG_MS));
+    router_close(&fixture->router);
+    run(fixture, QUIET_MS);
+    call(fixture, &during[1]);
+    run(fixture, QUIET_MS);
+    assert_int_equal(during[0].calls + during[1].calls, 0);
+    router_bind(&fixture->router);
+    for (int i = 0; during[0].calls + during[1].calls < 2; i++) {
+        assert_true(i < 4);
+        assert_true(receive(fixture, LONG_MS));
+        answer(fixture, fixture->request->request.id, 2);
+        run(fixture, QUIET_MS);
+    }
+    call(fixture, &after);
+    assert_true(receive(fixture, LONG_MS));
+    answer(fixture, fixture->request->request.id, 3);
+    run(fixture, LONG_MS);
+    assert_int_equal(during[0].calls, 1);
+    assert_int_equal(during[1].calls, 1);
+    assert_int_equal(after.calls, 1);
+    assert_int_equal(after.number, 3);
+}
+
+/* When wait_ms is over the callback runs once, and an answer after that is a stray. */
+static void give_up(struct fixture *fixture, bool bound)
+{
+    struct outcome outcome = {0};
+    if (bound)
+        router_bind(&fixture->router);
+    start(fixture, SHORT_MS);
+    uint64_t begun = rpc_now_us();
+    call(fixture, &outcome);
+    if (bound)
+        assert_true(receive(fixture, LONG_MS));
+    run(fixture, LONG_MS);
+    assert_int_equal(outcome.calls, 1);
+    assert_int_equal(outcome.status, WIRE_UNAVAILABLE);
+    assert_false(outcome.had_reply);
+    assert_int_equal(outcome.body_bytes, 0);
+    assert_true(outcome.at_us - begun >= SHORT_MS * 1000);
+    assert_true(outcome.at_us - begun < (SHORT_MS + RETRY_MS + QUIET_MS) * 1000);
+    assert_int_equal(rpc_outstanding(fixture->rpc), 0);
+    run(fixture, 0);
+    if (!bound)
+        return;
+    answer(fixture, fixture->request->request.id, 1);
+    uint64_t end = rpc_now_us() + LONG_MS * 1000ull;
+    while (rpc_counters(fixture->rpc).strays == 0 && rpc_now_us() < end)
+        rpc_process(fixture->rpc);
+    assert_int_equal(rpc_counters(fixture->rpc).strays, 1);
+    assert_int_equal(outcome.calls, 1);
+}
+
+static void test_never_answers(void **state)
+{
+    give_up(*state, true);
+}
+
+static void test_never_there(void **state)
+{
+    give_up(*state, false);
+}
+
+/* Bodies, small (libzmq keeps those inside its message) and large, read after the callback. */
+static void test_kept_bodies(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { BODIES = 20 };
+    struct outcome outcomes[BODIES] = {0};
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    for (int i = 0; i < BODIES; i++) {
+        outcomes[i].keep = i % 5 != 4;
+        call_get(fixture, &outcomes[i], (uint64_t)i);
+    }
+    for (int i = 0; i < BODIES; i++) {
+        static char body[WIRE_PAGE_BYTES];
+        assert_true(receive(fixture, LONG_MS));
+        router_reply_to(fixture->request, WIRE_OK, &fixture->reply);
+        uint32_t len = i % 2 ? WIRE_PAGE_BYTES : 8;
+        memset(body, 'a' + i, sizeof body);
+        fixture->reply.npages = 1;
+        fixture->reply.pages[0] = (struct wire_page){
+            .page = fixture->request->request.pages[0].page,
+            .sequence = 1,
+            .checksum = wire_checksum(fixture->request->request.pages[0].page, body, len),
+            .length_bytes = len,
+            .encoding = i % 2 ? WIRE_RAW : WIRE_FILL};
+        router_send(&fixture->router, fixture->request, &fixture->reply, body, len);
+    }
+    run(fixture, LONG_MS);
+    rpc_destroy(&fixture->rpc); /* they outlive it */
+    for (int i = 0; i < BODIES; i++) {
+        assert_int_equal(outcomes[i].calls, 1);
+        assert_int_equal(outcomes[i].body_bytes, i % 2 ? WIRE_PAGE_BYTES : 8);
+        assert_int_equal(outcomes[i].first, 'a' + i);
+        for (size_t j = 0; outcomes[i].kept && j < outcomes[i].body_bytes; j++)
+            assert_int_equal(rpc_body_bytes(outcomes[i].kept)[j], 'a' + i);
+        rpc_body_destroy(&outcomes[i].kept);
+        assert_null(outcomes[i].kept);
+    }
+}
+
+static void test_body_is_copied_and_sent_again(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome outcome = {0};
+    static struct wire_request request;
+    static char page[WIRE_PAGE_BYTES];
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    memset(&request, 0, sizeof request);
+    memset(page, 7, sizeof page);
+    request.method = WIRE_PAGE_PUT;
+    request.region = request.epoch = request.npages = 1;
+    request.pages[0] = (struct wire_page){
+        .page = 9, .sequence = 1, .checksum = 5, .length_bytes = WIRE_PAGE_BYTES};
+    assert_int_equal(rpc_call(fixture->rpc, 0, &request, page, sizeof page, on_answer, &outcome),
+                     0);
+    memset(page, 8, sizeof page);
+    for (int i = 0; i < 2; i++) {
+        assert_true(receive(fixture, 3 * RETRY_MS));
+        assert_int_equal(fixture->request->body_bytes, WIRE_PAGE_BYTES);
+        for (int j = 0; j < WIRE_PAGE_BYTES; j++)
+            assert_int_equal(fixture->request->body[j], 7);
+    }
+    router_reply_to(fixture->request, WIRE_OK, &fixture->reply);
+    router_send(&fixture->router, fixture->request, &fixture->reply, NULL, 0);
+    run(fixture, LONG_MS);
+    assert_int_equal(outcome.calls, 1);
+}
+
+static void test_refused_call_never_calls_back(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome outcome = {0};
+    static struct wire_request request;
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    memset(&request, 0, sizeof request);
+    request.method = WIRE_PAGE_GET;
+    request.npages = 1;
+    request.pages[0].page = WIRE_MAX_PAGE; /* out of bounds */
+    assert_int_equal(rpc_call(fixture->rpc, 0, &request, NULL, 0, on_answer, &outcome), -EINVAL);
+    assert_int_equal(rpc_outstanding(fixture->rpc), 0);
+    run(fixture, QUIET_MS);
+    assert_int_equal(outcome.calls, 0);
+}
+
+struct chain {
+    struct fixture *fixture;
+    int left;
+};
+
+static void on_link(void *arg, struct rpc_answer *link)
+{
+    struct chain *chain = arg;
+    (void)link;
+    static struct wire_request request;
+    memset(&request, 0, sizeof request);
+    request.method = WIRE_OPEN;
+    strcpy(request.name, "region");
+    if (chain->left-- > 0)
+        assert_int_equal(rpc_call(chain->fixture->rpc, 0, &request, NULL, 0, on_link, chain), 0);
+}
+
+/* A callback may ask again, also when its call was given up. */
+static void test_calls_from_callbacks(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome others[3] = {0};
+    struct chain chain = {fixture, 1};
+    start(fixture, 50);
+    call(fixture, &others[0]);
+    on_link(&chain, NULL);
+    call(fixture, &others[1]);
+    chain.left = 3;
+    call(fixture, &others[2]);
+    run(fixture, LONG_MS);
+    assert_int_equal(chain.left, -1);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(others[i].calls, 1);
+        assert_int_equal(others[i].status, WIRE_UNAVAILABLE);
+    }
+    assert_int_equal(rpc_outstanding(fixture->rpc), 0);
+}
+
+static void test_destroy_while_under_way(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome outcomes[2] = {0};
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    call(fixture, &outcomes[0]);
+    assert_true(receive(fixture, LONG_MS));
+    call(fixture, &outcomes[1]);
+    rpc_destroy(&fixture->rpc);
+    assert_null(fixture->rpc);
+    assert_int_equal(outcomes[0].calls + outcomes[1].calls, 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_out_of_order),
+        TEST(test_double_and_unknown),
+        TEST(test_late),
+        TEST(test_garbage),
+        TEST(test_other_version),
+        TEST(test_status_and_detail),
+        TEST(test_server_comes_late),
+        TEST(test_server_restarts),
+        TEST(test_never_answers),
+        TEST(test_never_there),
+        TEST(test_kept_bodies),
+        TEST(test_body_is_copied_and_sent_again),
+        TEST(test_refused_call_never_calls_back),
+        TEST(test_calls_from_callbacks),
+        TEST(test_destroy_while_under_way),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
