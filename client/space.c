@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 enum {
-    /* The agent answers at once, but a machine short of memory may keep it from that for seconds. */
+    /* The agent answers at once, unless its machine is short of memory. */
     HANDSHAKE_S = 60,
     POOL_BYTES = SPACE_BATCHES * BATCH_PAGES * PAGE_BYTES,
     GATE_BYTES = BATCH_PAGES * PAGE_BYTES,

@@ -38,8 +38,8 @@ struct write_back {
     struct handoff *in, *out;
     pthread_t thread;
     bool stop;
-    uint64_t sequence;   /* last one given */
-    struct put *waiting; /* refused for lack of room */
+    uint64_t sequence;          /* last one given */
+    struct put *waiting;        /* refused for lack of room */
     struct put *spare, *newest; /* not in use; all there are */
     uint64_t waiting_due_us;
     /* Drops wait for the batches that were begun before them: batches begun from now on count in
