@@ -42,12 +42,15 @@ static int stop_thread(struct brake *brake, pid_t tid)
     return 0;
 }
 
-/* Of a program that is ending the first thread may wait for the others for a while. */
+/* Of a program that is ending the first thread may wait for the others for a while. A stop that
+ * came just now is reported here too, though it was not asked for (wait(2), "Linux notes"). */
 static bool is_zombie(pid_t tid)
 {
     siginfo_t info = {0};
-    return waitid(P_PID, (id_t)tid, &info, WEXITED | WNOWAIT | WNOHANG | __WALL) ||
-           info.si_pid == tid;
+    if (waitid(P_PID, (id_t)tid, &info, WEXITED | WNOWAIT | WNOHANG | __WALL))
+        return true;
+    return info.si_pid == tid &&
+           (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED);
 }
 
 int brake_stop(struct brake *brake, pid_t pid, pid_t spared)
@@ -84,8 +87,13 @@ static bool let_go(pid_t tid, pid_t leader)
     siginfo_t info = {0};
     if (waitid(P_PID, (id_t)tid, &info, kinds | WNOHANG | __WALL | __WNOTHREAD))
         return true;
-    if (info.si_pid == 0)
-        return tid == leader && is_zombie(tid);
+    if (info.si_pid == 0) {
+        if (tid == leader && is_zombie(tid))
+            return true;
+        /* exec() forgets that its thread was asked to stop: ask again. */
+        (void)ptrace(PTRACE_INTERRUPT, tid, NULL, NULL);
+        return false;
+    }
     if (info.si_code != CLD_TRAPPED && info.si_code != CLD_STOPPED)
         return true;
     /* It may have stopped for a signal that was just coming: that has to go on its way. Stops of

@@ -19,6 +19,7 @@ enum {
     RETRY_US = 50, /* the program's mappings are changing: about one wake-up */
     PUBLISH_US = 50000,
     DYING_US = 2000,             /* an image is ending and may need something of us for it */
+    GREETINGS_AT_ONCE = 64,      /* waited for; there may be more */
     PRESS_SHARE = 8,             /* managing begins an eighth of the budget, */
     PRESS_MOST_BYTES = 64 << 20, /* or this much if that is more, below the limit */
 };
@@ -64,18 +65,6 @@ struct ready {
 };
 
 /* ---- what may have happened ---- */
-
-static int take_connections(struct pager *pager)
-{
-    int done = 0;
-    for (;;) {
-        int connection = accept4(pager->config.listen_fd, NULL, NULL, SOCK_CLOEXEC);
-        if (connection < 0)
-            return done;
-        space_accept(pager, connection);
-        done++;
-    }
-}
 
 static int take_agent(struct space *space)
 {
@@ -170,7 +159,7 @@ static struct ready wait_for_news(struct pager *pager, uint64_t us)
     const struct space *space = pager->space;
     bool may_read = space && space->work != AGENT_MOVING;
     enum { CONNECTION, BATCHES, AGENT, HOLD, FORK, EVENTS, WAKE, NFDS };
-    struct pollfd fds[NFDS + CONFIG_MAX_SHARDS] = {
+    struct pollfd fds[NFDS + CONFIG_MAX_SHARDS + GREETINGS_AT_ONCE] = {
         [CONNECTION] = {pager->config.listen_fd, POLLIN, 0},
         [BATCHES] = {write_back_fd(pager->write_back), POLLIN, 0},
         [AGENT] = {space ? space->agent : -1, POLLIN, 0},
@@ -180,6 +169,7 @@ static struct ready wait_for_news(struct pager *pager, uint64_t us)
         [WAKE] = {pager->wake_fd, POLLIN, 0},
     };
     nfds_t nfds = NFDS + rpc_poll_fds(pager->rpc, fds + NFDS);
+    nfds += greet_poll_fds(pager, fds + nfds, GREETINGS_AT_ONCE);
     struct timespec timeout = {(time_t)(us / 1000000), (long)(us % 1000000) * 1000};
     if (ppoll(fds, nfds, &timeout, NULL) < 0 && errno != EINTR)
         log_error("Pager", "poll: %s", strerror(errno));
@@ -205,7 +195,8 @@ static void *run(void *arg)
     struct ready ready = {0};
     while (!pager->stop) {
         uint64_t now = rpc_now_us();
-        int done = ready.connection ? take_connections(pager) : 0;
+        int done =
+            pager->greetings || ready.connection ? greet_step(pager, ready.connection, now) : 0;
         if (done > 0) {
             next_tick_us = 0; /* a new image may be growing already */
             ready.agent = ready.events = ready.hold = ready.fork = false;
@@ -225,6 +216,7 @@ static void *run(void *arg)
             publish(pager, now);
         ready = wait_for_news(pager, done ? 0 : sleep_us(pager, next_tick_us, now));
     }
+    greet_end_all(pager);
     if (pager->space)
         space_end(pager->space);
     publish(pager, rpc_now_us());

@@ -151,26 +151,17 @@ static void on_remap(struct space *space, uint64_t from, uint64_t to, uint64_t n
     space->look_again = true;
 }
 
-static uint64_t pages_out(const struct space *space)
-{
-    return page_table_count(space->table, PAGE_STAGED) +
-           page_table_count(space->table, PAGE_MOVING) +
-           page_table_count(space->table, PAGE_REMOTE) +
-           page_table_count(space->table, PAGE_FETCHING) +
-           page_table_count(space->table, PAGE_READY);
-}
-
 /* Called with the child's own userfaultfd in hand: until it is closed the child waits at any page
  * it lacks. With nothing out, closing it leaves the child with all it needs. */
 static void on_fork(struct space *space, int child_uffd)
 {
     space->pager->counters.forks++;
-    if (pages_out(space) > 0) {
+    if (space_pages_out(space) > 0) {
         log_fatal("Pager",
                   "the program forks while %llu of its pages are stored elsewhere, which "
                   "this version cannot give to the child: the program is ended; with a larger "
                   "--local it could go on",
-                  (unsigned long long)pages_out(space));
+                  (unsigned long long)space_pages_out(space));
         pager_fail(space->pager);
         return; /* the descriptor stays open until the program has ended */
     }

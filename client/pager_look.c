@@ -212,9 +212,20 @@ static void rescan(struct space *space)
     }
 }
 
+/* An earlier image's brake is still letting go of the program: it can have one tracer. */
+static bool is_held_already(const struct pager *pager)
+{
+    for (const struct space *dying = pager->dying; dying; dying = dying->next_dying)
+        if (brake_is_busy(&dying->brake))
+            return true;
+    return false;
+}
+
 static void hold(struct space *space, uint64_t now_us)
 {
     int err = brake_stop(&space->brake, space->pid, space->agent_tid);
+    if (err == -EPERM && is_held_already(space->pager))
+        return;
     if (err) {
         if (err != -ESRCH)
             log_warn("Pager", "the program cannot be held back while it grows: %s", strerror(-err));

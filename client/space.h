@@ -1,9 +1,9 @@
 /*
  * space: one program image in the pager's hands, and what the pager's parts share.
  *
- * Private to the pager: pager.c (the loop), space.c (an image comes and goes), pager_fault.c
- * (faults and fetches), pager_reclaim.c (what leaves), pager_events.c (the program changes its
- * mappings), pager_look.c (finding memory).
+ * Private to the pager: pager.c (the loop), pager_greet.c (an image reports), space.c (it is
+ * made, and ends), pager_fault.c (faults and fetches), pager_reclaim.c (what leaves),
+ * pager_events.c (the program changes its mappings), pager_look.c (finding memory).
  *
  * Thread: the pager's, all of it.
  */
@@ -19,6 +19,7 @@
 #include "resident_queue.h"
 #include "agent/agent_proto.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -27,6 +28,7 @@ enum {
     SPACE_BATCHES = 16, /* 8 MiB of pool: enough to keep the write-back busy */
     SPACE_FETCHES = 64,
     SPACE_RECENT_MOVES = 64,
+    SPACE_POOL_BYTES = SPACE_BATCHES * BATCH_PAGES * PAGE_BYTES,
     FETCH_PAGES = READAHEAD_MAX_PAGES,
 };
 
@@ -129,6 +131,7 @@ struct pager {
     uint64_t limit, high, low, press; /* pages */
     struct space *space;              /* the program */
     struct space *dying;              /* earlier images, still waited for */
+    struct greeting *greetings;       /* who has connected and has not reported yet */
     struct wire_request request;
     struct pager_counters counters;
     pthread_mutex_t published_lock; /* innermost: nothing is called under it */
@@ -137,14 +140,22 @@ struct pager {
 };
 
 /* space.c */
-int space_accept(struct pager *pager, int connection);
-void space_end(struct space *space);  /* the image is gone */
-void space_reap(struct pager *pager); /* frees what nothing refers to any more */
+int space_new(struct space **out, struct pager *pager, pid_t pid, int pool_fd)
+    __attribute__((warn_unused_result));
+void space_free(struct space **space);               /* nothing may refer to it any more */
+uint64_t space_pages_out(const struct space *space); /* pages the program would miss */
+void space_end(struct space *space);                 /* the image is gone */
+void space_reap(struct pager *pager);                /* frees what nothing refers to any more */
 
 /* pager.c */
 void pager_fail(struct pager *pager);           /* the program must not go on (already logged) */
 uint64_t pager_room(const struct space *space); /* pages that may still come in */
 uint64_t pager_resident(const struct space *space);
+
+/* pager_greet.c */
+int greet_step(struct pager *pager, bool connections, uint64_t now_us);
+uint32_t greet_poll_fds(const struct pager *pager, struct pollfd *out, uint32_t cap);
+void greet_end_all(struct pager *pager);
 
 /* pager_fault.c */
 void fault_list_add(struct fault_list *list, struct fault fault);

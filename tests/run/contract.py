@@ -138,6 +138,12 @@ class Wrappers(Case):
         outer = self.wrapper("outer", f"#!/usr/bin/env bash\nexec {inner} \"$@\"\n")
         self.check_paged(self.run_client(outer, "--size=150M"))
 
+    def test_many_execs(self):
+        """Each image is taken over, however soon the next one comes."""
+        # Several at once: it takes a busy machine for an exec to fall between two steps of the pager.
+        running = [self.start_client(*["env"] * 300, "true", stdin=subprocess.DEVNULL) for _ in range(6)]
+        self.assertEqual([each.wait(WAIT_S) for each in running], [0] * len(running))
+
     def test_script_without_an_interpreter_line(self):
         self.check_paged(self.run_client(self.wrapper("plain", f"exec {tool('touch')} --size=150M\n")))
 
