@@ -284,12 +284,20 @@ static void reply(struct agent *agent, uint32_t op)
         end_program();
 }
 
+/* mlockall() locks and fills our areas with all the others: then nothing can be moved into the gate,
+ * and what lies in the hold cannot be given back. Only after MOVED, for it raises an event. */
+static void empty_areas(struct agent *agent)
+{
+    sys3(__NR_munlock, (long)agent->gate, 2 * AREA_BYTES, 0);
+    sys3(__NR_madvise, (long)agent->gate, 2 * AREA_BYTES, MADV_DONTNEED);
+}
+
 static void evict(struct agent *agent)
 {
     const struct agent_command *command = &agent->command;
     uint8_t *status = agent->result.status;
     uint32_t total = 0;
-    int again = 0;
+    int again = 0, refused = 0;
     for (uint32_t r = 0; r < command->nruns; r++) {
         uint32_t npages = (uint32_t)command->runs[r].npages;
         if (total + npages > AGENT_BATCH_PAGES)
@@ -308,6 +316,7 @@ static void evict(struct agent *agent)
 
     for (uint32_t i = 0; i < total;) {
         if (status[i] != 0) {
+            refused |= status[i] == EEXIST || status[i] == EINVAL;
             i++;
             continue;
         }
@@ -319,7 +328,10 @@ static void evict(struct agent *agent)
              agent->hold + (uint64_t)i * PAGE, (uint64_t)(end - i) * PAGE);
         i = end;
     }
-    sys3(__NR_madvise, (long)agent->hold, (long)total * PAGE, MADV_DONTNEED);
+    if (refused)
+        empty_areas(agent);
+    else
+        sys3(__NR_madvise, (long)agent->hold, (long)total * PAGE, MADV_DONTNEED);
     reply(agent, AGENT_COPIED);
 }
 
