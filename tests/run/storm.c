@@ -371,6 +371,7 @@ static void *storm(void *arg)
         if (options.corrupt && w->index == 0 && w->nops == CHECK_EVERY * 8) {
             op_map(w, (struct run){0, 1, w->arena, PAGE_BYTES});
             w->arena[PAGE_BYTES / 2] = 1;
+            check_all(w, "a change of one byte");
         }
     }
     check_all(w, "the end");
