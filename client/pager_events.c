@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <linux/userfaultfd.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { MESSAGES_AT_ONCE = 64, REGIONS_AT_ONCE = 64 };
@@ -202,6 +204,66 @@ void events_serve_hold(struct space *space)
             log_warn("Pager", "a page of the hold cannot be filled");
 }
 
+/* Whether a thread in CALL can have faulted on PAGE only because mremap() fills what a locked
+ * mapping has grown by. Where the kernel chose the place, it is one we know nothing of yet. */
+static bool grows(const struct space *space, const struct proc_call *call, uint64_t page)
+{
+    if (call->number != SYS_mremap || call->args[2] <= call->args[1])
+        return false;
+    if (!(call->args[3] & MREMAP_FIXED))
+        return !area_map_find(space->areas, page);
+    uint64_t at = page * PAGE_BYTES;
+    return at >= call->args[4] + call->args[1] && at < call->args[4] + call->args[2];
+}
+
+/* mremap() fills what a locked mapping grows by before it tells of having moved it, and until it
+ * has told, the kernel lets us fill nothing: it would wait for itself. What is new is empty and
+ * nothing of it can be out, so that page is left to the kernel until the next look registers the
+ * mapping again. Only for a fault that was read just now: a thread that has left an earlier one
+ * could be in another mremap() by this time. True: nothing more to do for it. */
+static bool leave_to_mremap(struct space *space, struct fault fault)
+{
+    if (fault.tid == space->agent_tid || uffd_is_quiet(space->uffd))
+        return false;
+    uint64_t start = fault.page * PAGE_BYTES;
+    struct proc_call call;
+    int err = proc_map_thread_call(space->proc, fault.tid, &call);
+    if (err == -EAGAIN) {
+        uffd_wake(space->uffd, start, 1); /* not asleep yet: it will come again */
+        return true;
+    }
+    if (err || !grows(space, &call, fault.page))
+        return false;
+    err = uffd_unregister(space->uffd, start, start + PAGE_BYTES);
+    if (err)
+        log_debug("Pager", "page %#llx cannot be left alone: %s", (unsigned long long)fault.page,
+                  strerror(-err));
+    else if (space->nleft < SPACE_LEFT_PAGES)
+        space->left[space->nleft++] = fault.page;
+    uffd_wake(space->uffd, start, 1);
+    space->look_again = true;
+    return true;
+}
+
+/* What mremap() has filled by now is registered again, before it goes on: over the seam that an
+ * unregistered page makes the program could not mremap() again. */
+static void take_back_left(struct space *space)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < space->nleft; i++) {
+        uint64_t start = space->left[i] * PAGE_BYTES;
+        struct kpage_region region;
+        uint64_t next;
+        int there = uffd_scan(proc_map_pagemap(space->proc), start, start + PAGE_BYTES,
+                              KPAGE_IS_PRESENT, 0, &region, 1, &next);
+        if (there == 0 && !uffd_is_quiet(space->uffd))
+            space->left[kept++] = space->left[i];
+        else if (there == 1 && uffd_register(space->uffd, start, start + PAGE_BYTES))
+            space->look_again = true;
+    }
+    space->nleft = kept;
+}
+
 int events_read(struct space *space)
 {
     if (space->dead)
@@ -214,6 +276,7 @@ int events_read(struct space *space)
     struct fault faults[MESSAGES_AT_ONCE];
     int total = 0;
     for (;;) {
+        take_back_left(space);
         ssize_t got = read(space->uffd, messages, sizeof messages);
         if (got <= 0)
             return total;
@@ -236,7 +299,8 @@ int events_read(struct space *space)
         }
         for (int i = 0; i < nfaults; i++) {
             space->pager->counters.faults_write += faults[i].write;
-            fault_handle(space, faults[i]);
+            if (!leave_to_mremap(space, faults[i]))
+                fault_handle(space, faults[i]);
         }
         total += count;
         if (count < MESSAGES_AT_ONCE)

@@ -264,3 +264,25 @@ uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid)
     text[got] = 0;
     return strtoull(text, NULL, 10) / 1000; /* nanoseconds on a processor */
 }
+
+int proc_map_thread_call(const struct proc_map *map, pid_t tid, struct proc_call *out)
+{
+    char path[64];
+    char text[256];
+    snprintf(path, sizeof path, "task/%d/syscall", tid);
+    int fd = openat(map->dir, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? -ESRCH : -EACCES;
+    ssize_t got = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (got <= 0)
+        return got < 0 && errno == ESRCH ? -ESRCH : -EACCES;
+    text[got] = 0;
+    if (strncmp(text, "running", 7) == 0)
+        return -EAGAIN;
+    *out = (struct proc_call){.number = -1};
+    uint64_t *args = out->args;
+    sscanf(text, "%d %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64,
+           &out->number, &args[0], &args[1], &args[2], &args[3], &args[4], &args[5]);
+    return 0;
+}

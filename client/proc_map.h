@@ -46,6 +46,16 @@ int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_rang
  * ending, at a point where it cannot wait for a page: those pages must stay. */
 int proc_map_look_at_threads(struct proc_map *map) __attribute__((warn_unused_result));
 
+/* The system call in which thread TID waits, and its arguments; number -1: in none. 0, -EAGAIN: it
+ * is not waiting (or not yet), -EACCES or -ESRCH: it cannot be seen. */
+struct proc_call {
+    int number;
+    uint64_t args[6];
+};
+
+int proc_map_thread_call(const struct proc_map *map, pid_t tid, struct proc_call *out)
+    __attribute__((warn_unused_result));
+
 /* Processor time of one of the program's threads, in microseconds; 0 when it cannot be known. */
 uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid);
 

@@ -28,6 +28,7 @@ enum {
     SPACE_BATCHES = 16, /* 8 MiB of pool: enough to keep the write-back busy */
     SPACE_FETCHES = 64,
     SPACE_RECENT_MOVES = 64,
+    SPACE_LEFT_PAGES = 64,
     SPACE_POOL_BYTES = SPACE_BATCHES * BATCH_PAGES * PAGE_BYTES,
     FETCH_PAGES = READAHEAD_MAX_PAGES,
 };
@@ -96,6 +97,8 @@ struct space {
     /* Where memory was moved to while other events were still to come: see on_unmap(). */
     struct agent_range recent_moves[SPACE_RECENT_MOVES]; /* page numbers */
     uint32_t nrecent;
+    uint64_t left[SPACE_LEFT_PAGES]; /* pages that mremap() fills: see leave_to_mremap() */
+    uint32_t nleft;
     int fork_fd; /* connection of a thread about to fork; -1 */
 
     bool pressed; /* registered and reclaiming, no longer native */

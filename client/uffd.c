@@ -124,6 +124,12 @@ int uffd_register_plain(int fd, uint64_t start, uint64_t end)
     return register_range(fd, start, end, UFFDIO_REGISTER_MODE_MISSING);
 }
 
+int uffd_unregister(int fd, uint64_t start, uint64_t end)
+{
+    struct uffdio_range range = {start, end - start};
+    return ioctl(fd, UFFDIO_UNREGISTER, &range) ? -errno : 0;
+}
+
 /* The count comes back short, zero, or as a negative errno in the result field itself. */
 static long outcome(int fd, int failed, int err, int64_t done, uint64_t start, uint64_t npages)
 {

@@ -284,8 +284,9 @@ static void reply(struct agent *agent, uint32_t op)
         end_program();
 }
 
-/* mlockall() locks and fills our areas with all the others: then nothing can be moved into the gate,
- * and what lies in the hold cannot be given back. Only after MOVED, for it raises an event. */
+/* mlockall() locks and fills our areas with all the others: then nothing can be moved into the
+ * gate, and what lies in the hold cannot be given back. Only after MOVED, for it raises an event.
+ */
 static void empty_areas(struct agent *agent)
 {
     sys3(__NR_munlock, (long)agent->gate, 2 * AREA_BYTES, 0);

@@ -219,6 +219,26 @@ static void case_remap_grow_in_place(struct place *p)
     must(munmap(at, 2 * BYTES), "munmap");
 }
 
+/* The kernel fills what a locked mapping grows by, in the midst of moving it. */
+static void case_remap_locked(struct place *p)
+{
+    must(mlock(p->at, THIRD_BYTES), "mlock");
+    char *target = pages_map(NPAGES);
+    pages_fill(target, p->id + 18, 0, NPAGES);
+    pages_put(target, NPAGES, p->where == PAGES_FLIGHT ? PAGES_REMOTE : p->where);
+    char *at =
+        must_remap(p->at, THIRD_BYTES, 2 * THIRD_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+    pages_check(at, p->id, 0, THIRD);
+    pages_check_zero(at + THIRD_BYTES, THIRD);
+    must(munlock(at, BYTES), "munlock");
+    pages_fill(at + THIRD_BYTES, p->id, THIRD, THIRD);
+    check_twice(at, p->id, 0, 2 * THIRD);
+    check_twice(at + 2 * THIRD_BYTES, p->id + 18, 2 * THIRD, THIRD);
+    check_twice(p->at + THIRD_BYTES, p->id, THIRD, 2 * THIRD);
+    must(munmap(target, BYTES), "munmap");
+    unmap_all(p);
+}
+
 static void case_remap_shrink(struct place *p)
 {
     must_remap(p->at, BYTES, THIRD_BYTES, 0, NULL);
@@ -544,6 +564,7 @@ static const struct {
     {"thousands of mappings", case_many_mappings},
     {"mremap, grown", case_remap_grow},
     {"mremap, grown in place", case_remap_grow_in_place},
+    {"mremap, locked and grown", case_remap_locked},
     {"mremap, shrunk", case_remap_shrink},
     {"mremap MREMAP_FIXED", case_remap_fixed},
     {"mremap back and forth", case_remap_back_and_forth},
