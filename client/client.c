@@ -27,6 +27,9 @@ enum {
     FAILED = 125,
     CANNOT_RUN = 126,
     POLL_MS = 200,
+    /* A silent DMS is worth a line at once: its address may be wrong. The private one's is not. */
+    SAY_AFTER_MS = 300,
+    SAY_OWN_AFTER_MS = 10000,
     AGENT_GRACE_US = 1000000,     /* how long an image may be without an agent before we look */
     AGENT_PATIENCE_US = 15000000, /* and before we give up */
     REMOVE_MS = 5000,
@@ -86,6 +89,7 @@ static void name_region(struct run *run)
 static int open_store(struct run *run, char *why, size_t why_cap)
 {
     run->set.wait_ms = run->config->wait_s * 1000;
+    run->set.say_after_ms = SAY_AFTER_MS;
     run->set.endpoints = run->config->dms;
     run->set.nshards = (uint32_t)run->config->ndms;
     if (run->config->ndms == 0) {
@@ -94,6 +98,7 @@ static int open_store(struct run *run, char *why, size_t why_cap)
             snprintf(why, why_cap, "cannot start the private DMS: %s", strerror(-err));
             return err;
         }
+        run->set.say_after_ms = SAY_OWN_AFTER_MS;
         run->endpoints[0] = run->dms.endpoint;
         run->set.endpoints = run->endpoints;
         run->set.nshards = 1;

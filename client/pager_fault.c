@@ -322,6 +322,22 @@ static void fail_fetch(struct fetch *fetch, const char *what, const char *detail
     pager_fail(pager);
 }
 
+/* Takes out of a fetch the pages nobody wants any more. Returns whether there were any. */
+static bool forget_unwanted(struct fetch *fetch)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < fetch->npages; i++) {
+        if (fetch->page[i] == NO_PAGE)
+            continue;
+        fetch->page[kept] = fetch->page[i];
+        fetch->key[kept] = fetch->key[i];
+        fetch->wanted_us[kept++] = fetch->wanted_us[i];
+    }
+    bool any = kept < fetch->npages;
+    fetch->npages = kept;
+    return any;
+}
+
 static void on_pages(void *arg, struct rpc_answer *answer)
 {
     struct fetch *fetch = arg;
@@ -339,7 +355,17 @@ static void on_pages(void *arg, struct rpc_answer *answer)
         fail_fetch(fetch, wire_status_name(answer->status), answer->detail);
         return;
     }
-    if (answer->status == WIRE_DATA_LOSS || !check_pages(fetch, answer)) {
+    bool good = answer->status == WIRE_OK && check_pages(fetch, answer);
+    if (!good && forget_unwanted(fetch)) {
+        /* The program has given pages up meanwhile, and the shard may have heard of that before it
+         * saw this request: what it says of them is no fault. */
+        if (fetch->npages > 0)
+            send_fetch(fetch);
+        else
+            free_fetch(fetch);
+        return;
+    }
+    if (!good) {
         pager->counters.bad_pages++;
         log_error("Pager", "%s gave back a page that is not what was stored%s%s",
                   pager->set->endpoints[fetch->shard], answer->detail[0] ? ": " : "",

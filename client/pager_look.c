@@ -189,8 +189,8 @@ static void drop_unregistered(struct space *space)
         uint64_t next = 0;
         int count = uffd_scan(proc_map_pagemap(space->proc), start, end * PAGE_BYTES,
                               KPAGE_IS_PRESENT, KPAGE_IS_WPALLOWED, &region, 1, &next);
-        /* Quiet: else the range may be waiting for the event that says where its pages went. Nor while
-         * pages are on their way out: what becomes of them the agent says first. */
+        /* Quiet: else the range may be waiting for the event that says where its pages went. Nor
+         * while pages are on their way out: what becomes of them the agent says first. */
         if (count == 1 && space->work != AGENT_MOVING && uffd_is_quiet(space->uffd)) {
             events_unmap(space, region.start / PAGE_BYTES, region.end / PAGE_BYTES);
             space->look_again = true;

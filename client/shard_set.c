@@ -11,8 +11,6 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { SAY_AFTER_MS = 300 };
-
 struct greeting {
     struct shard_set *set;
     uint32_t answered;
@@ -76,13 +74,13 @@ static int wait_for_all(struct rpc *rpc, struct greeting *greeting, int stop_fd,
         uint32_t nfds = rpc_poll_fds(rpc, fds);
         fds[nfds++] = (struct pollfd){stop_fd, POLLIN, 0};
         int timeout = rpc_timeout_ms(rpc);
-        if (!*said && (timeout < 0 || timeout > SAY_AFTER_MS))
-            timeout = SAY_AFTER_MS;
+        if (!*said && (timeout < 0 || timeout > (int)greeting->set->say_after_ms))
+            timeout = (int)greeting->set->say_after_ms;
         if (poll(fds, nfds, timeout) < 0 && errno != EINTR)
             return -errno;
         if (fds[nfds - 1].revents)
             return -EINTR;
-        if (!*said && rpc_now_us() - begun > 1000ull * SAY_AFTER_MS &&
+        if (!*said && rpc_now_us() - begun > 1000ull * greeting->set->say_after_ms &&
             greeting->answered < greeting->set->nshards) {
             say_silent(greeting);
             *said = true;

@@ -16,6 +16,7 @@ struct shard_set {
     char *const *endpoints; /* not owned */
     uint32_t nshards;
     uint32_t wait_ms;
+    uint32_t say_after_ms; /* how long a shard may be silent before shard_set_open() says so */
     uint64_t stores[CONFIG_MAX_SHARDS];
     uint64_t regions[CONFIG_MAX_SHARDS]; /* the region's number on each shard */
     uint64_t epoch;

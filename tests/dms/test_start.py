@@ -138,7 +138,9 @@ class TestStart(unittest.TestCase):
         self.end(self.serve())
         with open(os.path.join(self.data, "shard-0", "shard"), "r+b") as file:
             file.seek(18)
-            file.write(b"x")
+            byte = file.read(1)[0]
+            file.seek(18)
+            file.write(bytes([byte ^ 0xff]))
         self.refused(says=["shard-0/shard", "damaged"])
 
     @unittest.skipIf(os.geteuid() != 0, "needs root to be another user")
