@@ -100,6 +100,7 @@ struct space {
 
     bool pressed; /* registered and reclaiming, no longer native */
     bool look_again;
+    uint64_t registered; /* mappings, so far */
     uint64_t looked_us, look_cost_us, rescanned_us, rescan_wait_us, threads_us;
     uint64_t virtual_pages;    /* at the last look */
     uint64_t anonymous_pages;  /* at the last sample */
