@@ -73,13 +73,6 @@ static void explain_refusal(const struct agent_ready *ready)
     log_fatal("Pager", "the agent in the program failed at %.31s: %s", ready->step, why);
 }
 
-static void tell_news(struct pager *pager)
-{
-    uint64_t one = 1;
-    if (write(pager->news_fd, &one, sizeof one) < 0)
-        log_warn("Pager", "cannot tell the news: %s", strerror(errno));
-}
-
 /* From now on the program is in our hands. */
 static void admit(struct pager *pager, struct greeting *greeting)
 {
@@ -89,7 +82,7 @@ static void admit(struct pager *pager, struct greeting *greeting)
     pager->images++;
     pager->counters.images++;
     pager->managed_news = true;
-    tell_news(pager);
+    pager_tell_news(pager);
     log_info("Pager", "%d: the agent is in place%s", (int)space->pid,
              space->has_fork_event ? "" : " (no EVENT_FORK: forks are watched from inside)");
     greeting->space = NULL;

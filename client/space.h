@@ -149,6 +149,7 @@ void space_end(struct space *space);                 /* the image is gone */
 void space_reap(struct pager *pager);                /* frees what nothing refers to any more */
 
 /* pager.c */
+void pager_tell_news(struct pager *pager);      /* wakes the main thread: see pager_event() */
 void pager_fail(struct pager *pager);           /* the program must not go on (already logged) */
 uint64_t pager_room(const struct space *space); /* pages that may still come in */
 uint64_t pager_resident(const struct space *space);
