@@ -3,7 +3,7 @@
  * agent may be slow to answer, and it may be stopped by a brake that only the pager can let go. */
 #include "space.h"
 
-#include "agent_message.h"
+#include "fd_message.h"
 #include "guard.h"
 #include "uffd.h"
 #include "../ini/log.h"
@@ -40,6 +40,13 @@ static int make_pool(void)
         return err;
     }
     return fd;
+}
+
+/* Without descriptors. An answer is small and the first on its connection, or the second: there is
+ * room for it. */
+static int answer(const struct greeting *greeting, const void *words, size_t bytes)
+{
+    return fd_message_send(greeting->connection, words, bytes, NULL, 0, MSG_DONTWAIT);
 }
 
 /* ---- ready ---- */
@@ -93,8 +100,8 @@ static int on_ready(struct pager *pager, struct greeting *greeting)
 {
     struct space *space = greeting->space;
     struct agent_ready ready;
-    int fds[AGENT_MESSAGE_FDS];
-    int err = agent_message_receive(greeting->connection, &ready, sizeof ready, fds);
+    int fds[FD_MESSAGE_FDS];
+    int err = fd_message_receive(greeting->connection, &ready, sizeof ready, fds, MSG_DONTWAIT);
     if (err)
         return err;
     space->uffd = fds[0];
@@ -106,7 +113,7 @@ static int on_ready(struct pager *pager, struct greeting *greeting)
     if (take_hold(space, &ready))
         return -ECANCELED;
     struct agent_go go = {AGENT_MANAGE, !space->has_fork_event};
-    err = agent_message_send(greeting->connection, &go, sizeof go, NULL, 0);
+    err = answer(greeting, &go, sizeof go);
     if (!err)
         admit(pager, greeting);
     return err;
@@ -122,10 +129,10 @@ static int welcome_program(struct pager *pager, struct greeting *greeting)
     int pool_fd = make_pool();
     int err = pool_fd < 0 ? pool_fd : space_new(&greeting->space, pager, greeting->pid, pool_fd);
     struct agent_welcome welcome = {AGENT_MANAGE, pager->config.device_fd >= 0, SPACE_POOL_BYTES};
-    const int given[AGENT_MESSAGE_FDS] = {pool_fd, pager->config.device_fd};
+    const int given[FD_MESSAGE_FDS] = {pool_fd, pager->config.device_fd};
     if (!err)
-        err = agent_message_send(greeting->connection, &welcome, sizeof welcome, given,
-                                 welcome.has_device ? 2 : 1);
+        err = fd_message_send(greeting->connection, &welcome, sizeof welcome, given,
+                              welcome.has_device ? 2 : 1, MSG_DONTWAIT);
     if (pool_fd >= 0)
         close(pool_fd);
     return err;
@@ -149,7 +156,7 @@ static int welcome_fork(struct pager *pager, struct greeting *greeting)
         return -ECANCELED;
     }
     struct agent_go go = {AGENT_MANAGE, 0};
-    int err = agent_message_send(greeting->connection, &go, sizeof go, NULL, 0);
+    int err = answer(greeting, &go, sizeof go);
     if (err)
         return err;
     if (space->fork_fd >= 0)
@@ -162,9 +169,9 @@ static int welcome_fork(struct pager *pager, struct greeting *greeting)
 static int on_hello(struct pager *pager, struct greeting *greeting)
 {
     struct agent_hello hello;
-    int fds[AGENT_MESSAGE_FDS];
-    int err = agent_message_receive(greeting->connection, &hello, sizeof hello, fds);
-    for (int i = 0; i < AGENT_MESSAGE_FDS; i++)
+    int fds[FD_MESSAGE_FDS];
+    int err = fd_message_receive(greeting->connection, &hello, sizeof hello, fds, MSG_DONTWAIT);
+    for (int i = 0; i < FD_MESSAGE_FDS; i++)
         if (fds[i] >= 0)
             close(fds[i]);
     if (err)
@@ -176,7 +183,7 @@ static int on_hello(struct pager *pager, struct greeting *greeting)
                                    : welcome_program(pager, greeting);
     /* A child of the program: it runs natively. */
     struct agent_welcome welcome = {AGENT_LEAVE_ALONE, 0, 0};
-    if (agent_message_send(greeting->connection, &welcome, sizeof welcome, NULL, 0))
+    if (answer(greeting, &welcome, sizeof welcome))
         log_debug("Pager", "%d hung up at once", (int)greeting->pid);
     return -ECONNRESET;
 }
