@@ -86,6 +86,7 @@ static void admit(struct pager *pager, struct greeting *greeting)
     struct space *space = greeting->space;
     space->agent = greeting->connection;
     pager->space = space;
+    pager->present = true;
     pager->images++;
     pager->counters.images++;
     pager->managed_news = true;
@@ -195,7 +196,8 @@ static void end_greeting(struct pager *pager, struct greeting *greeting)
     if (greeting->connection >= 0)
         close(greeting->connection);
     if (greeting->space) {
-        pager->present = false;
+        /* Another image of the program may have come in between. */
+        pager->present = pager->space != NULL;
         space_free(&greeting->space);
     }
     free(greeting);
