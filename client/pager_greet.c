@@ -51,7 +51,8 @@ static int answer(const struct greeting *greeting, const void *words, size_t byt
 
 /* ---- ready ---- */
 
-/* Takes the userfaultfds into our hands. */
+/* Takes the userfaultfds into our hands. 0, -ESRCH when the program is gone, or -ECANCELED when it
+ * has been said why not. */
 static int take_hold(struct space *space, const struct agent_ready *ready)
 {
     int err = uffd_begin(space->uffd, &space->has_fork_event);
@@ -61,9 +62,11 @@ static int take_hold(struct space *space, const struct agent_ready *ready)
         err = uffd_register(space->uffd, ready->gate, ready->gate + GATE_BYTES);
     if (!err)
         err = uffd_register_plain(space->hold_uffd, ready->hold, ready->hold + GATE_BYTES);
+    if (err == -ESRCH)
+        return err;
     if (err) {
         log_fatal("Pager", "the program's userfaultfd cannot be used: %s", strerror(-err));
-        return err;
+        return -ECANCELED;
     }
     memcpy(space->own, ready->own, sizeof space->own);
     space->agent_tid = ready->tid;
@@ -111,8 +114,9 @@ static int on_ready(struct pager *pager, struct greeting *greeting)
         explain_refusal(&ready);
         return -ECANCELED;
     }
-    if (take_hold(space, &ready))
-        return -ECANCELED;
+    err = take_hold(space, &ready);
+    if (err)
+        return err;
     struct agent_go go = {AGENT_MANAGE, !space->has_fork_event};
     err = answer(greeting, &go, sizeof go);
     if (!err)
@@ -207,7 +211,7 @@ static void end_greeting(struct pager *pager, struct greeting *greeting)
 static void report(struct pager *pager, const struct greeting *greeting, int err)
 {
     bool program = greeting->pid == pager->program;
-    if (!program || err == -ECONNRESET || err == -EPIPE)
+    if (!program || err == -ECONNRESET || err == -EPIPE || err == -ESRCH)
         return; /* killed meanwhile, or none of ours */
     if (err != -ECANCELED)
         log_fatal("Pager", "cannot take over the program: %s", strerror(-err));
