@@ -30,7 +30,8 @@ struct brake {
 int brake_stop(struct brake *brake, pid_t pid, pid_t spared) __attribute__((warn_unused_result));
 
 /* Lets all go on. A thread that has not come to its stop yet can only be let go then: brake_poll()
- * does that, to be called from time to time while brake_is_busy(). */
+ * does that, to be called from time to time while brake_is_busy(). It asks the thread to stop once
+ * more each time, for exec() forgets that. A stop may come as the program's next image. */
 void brake_release(struct brake *brake);
 void brake_poll(struct brake *brake);
 bool brake_is_busy(const struct brake *brake);

@@ -1,20 +1,22 @@
 #include "guard.h"
 
+#include "fd_message.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { KEPT_MOST = 1024, WAIT_MS = 5000 };
+enum { WAIT_MS = 5000 };
 
 struct ward {
     int pidfds[16];
@@ -23,24 +25,9 @@ struct ward {
 
 static void send_one(int fd, char kind, int descriptor)
 {
-    struct iovec vector = {&kind, 1};
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control;
-    memset(&control, 0, sizeof control);
-    struct msghdr message = {.msg_iov = &vector,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = sizeof control};
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+    int err = fd_message_send(fd, &kind, 1, &descriptor, 1, 0);
     /* If the guard is gone there is nobody to tell; the agent's own watch remains. */
-    ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
-    (void)sent;
+    (void)err;
 }
 
 void guard_keep(int fd, int descriptor)
@@ -58,30 +45,17 @@ void guard_end_with_us(int fd, pid_t pid)
 }
 
 /* Returns false when edm is gone. */
-static int receive_one(int fd, struct ward *ward)
+static bool receive_one(int fd, struct ward *ward)
 {
-    char kind = 0;
-    struct iovec vector = {&kind, 1};
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control;
-    struct msghdr message = {.msg_iov = &vector,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = sizeof control};
-    ssize_t got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
-    if (got <= 0)
-        return got < 0 && errno == EINTR;
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    int descriptor = -1;
-    if (header && header->cmsg_type == SCM_RIGHTS)
-        memcpy(&descriptor, CMSG_DATA(header), sizeof descriptor);
-    if (kind == 'e' && descriptor >= 0 &&
+    char kind;
+    int fds[FD_MESSAGE_FDS];
+    if (fd_message_receive(fd, &kind, 1, fds, 0))
+        return false;
+    if (kind == 'e' && fds[0] >= 0 &&
         ward->npidfds < (int)(sizeof ward->pidfds / sizeof *ward->pidfds))
-        ward->pidfds[ward->npidfds++] = descriptor;
+        ward->pidfds[ward->npidfds++] = fds[0];
     /* Kept descriptors just stay open. */
-    return 1;
+    return true;
 }
 
 static void end_all(const struct ward *ward)

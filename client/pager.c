@@ -24,12 +24,17 @@ enum {
     PRESS_MOST_BYTES = 64 << 20, /* or this much if that is more, below the limit */
 };
 
-void pager_fail(struct pager *pager)
+void pager_tell_news(struct pager *pager)
 {
-    pager->failed = true;
     uint64_t one = 1;
     if (write(pager->news_fd, &one, sizeof one) < 0)
         log_warn("Pager", "cannot tell the news: %s", strerror(errno));
+}
+
+void pager_fail(struct pager *pager)
+{
+    pager->failed = true;
+    pager_tell_news(pager);
 }
 
 uint64_t pager_room(const struct space *space)

@@ -3,7 +3,7 @@
  * agent may be slow to answer, and it may be stopped by a brake that only the pager can let go. */
 #include "space.h"
 
-#include "agent_message.h"
+#include "fd_message.h"
 #include "guard.h"
 #include "uffd.h"
 #include "../ini/log.h"
@@ -42,9 +42,17 @@ static int make_pool(void)
     return fd;
 }
 
+/* Without descriptors. An answer is small and the first on its connection, or the second: there is
+ * room for it. */
+static int answer(const struct greeting *greeting, const void *words, size_t bytes)
+{
+    return fd_message_send(greeting->connection, words, bytes, NULL, 0, MSG_DONTWAIT);
+}
+
 /* ---- ready ---- */
 
-/* Takes the userfaultfds into our hands. */
+/* Takes the userfaultfds into our hands. 0, -ESRCH when the program is gone, or -ECANCELED when it
+ * has been said why not. */
 static int take_hold(struct space *space, const struct agent_ready *ready)
 {
     int err = uffd_begin(space->uffd, &space->has_fork_event);
@@ -54,9 +62,11 @@ static int take_hold(struct space *space, const struct agent_ready *ready)
         err = uffd_register(space->uffd, ready->gate, ready->gate + GATE_BYTES);
     if (!err)
         err = uffd_register_plain(space->hold_uffd, ready->hold, ready->hold + GATE_BYTES);
+    if (err == -ESRCH)
+        return err;
     if (err) {
         log_fatal("Pager", "the program's userfaultfd cannot be used: %s", strerror(-err));
-        return err;
+        return -ECANCELED;
     }
     memcpy(space->own, ready->own, sizeof space->own);
     space->agent_tid = ready->tid;
@@ -73,23 +83,17 @@ static void explain_refusal(const struct agent_ready *ready)
     log_fatal("Pager", "the agent in the program failed at %.31s: %s", ready->step, why);
 }
 
-static void tell_news(struct pager *pager)
-{
-    uint64_t one = 1;
-    if (write(pager->news_fd, &one, sizeof one) < 0)
-        log_warn("Pager", "cannot tell the news: %s", strerror(errno));
-}
-
 /* From now on the program is in our hands. */
 static void admit(struct pager *pager, struct greeting *greeting)
 {
     struct space *space = greeting->space;
     space->agent = greeting->connection;
     pager->space = space;
+    pager->present = true;
     pager->images++;
     pager->counters.images++;
     pager->managed_news = true;
-    tell_news(pager);
+    pager_tell_news(pager);
     log_info("Pager", "%d: the agent is in place%s", (int)space->pid,
              space->has_fork_event ? "" : " (no EVENT_FORK: forks are watched from inside)");
     greeting->space = NULL;
@@ -100,8 +104,8 @@ static int on_ready(struct pager *pager, struct greeting *greeting)
 {
     struct space *space = greeting->space;
     struct agent_ready ready;
-    int fds[AGENT_MESSAGE_FDS];
-    int err = agent_message_receive(greeting->connection, &ready, sizeof ready, fds);
+    int fds[FD_MESSAGE_FDS];
+    int err = fd_message_receive(greeting->connection, &ready, sizeof ready, fds, MSG_DONTWAIT);
     if (err)
         return err;
     space->uffd = fds[0];
@@ -110,10 +114,11 @@ static int on_ready(struct pager *pager, struct greeting *greeting)
         explain_refusal(&ready);
         return -ECANCELED;
     }
-    if (take_hold(space, &ready))
-        return -ECANCELED;
+    err = take_hold(space, &ready);
+    if (err)
+        return err;
     struct agent_go go = {AGENT_MANAGE, !space->has_fork_event};
-    err = agent_message_send(greeting->connection, &go, sizeof go, NULL, 0);
+    err = answer(greeting, &go, sizeof go);
     if (!err)
         admit(pager, greeting);
     return err;
@@ -129,10 +134,10 @@ static int welcome_program(struct pager *pager, struct greeting *greeting)
     int pool_fd = make_pool();
     int err = pool_fd < 0 ? pool_fd : space_new(&greeting->space, pager, greeting->pid, pool_fd);
     struct agent_welcome welcome = {AGENT_MANAGE, pager->config.device_fd >= 0, SPACE_POOL_BYTES};
-    const int given[AGENT_MESSAGE_FDS] = {pool_fd, pager->config.device_fd};
+    const int given[FD_MESSAGE_FDS] = {pool_fd, pager->config.device_fd};
     if (!err)
-        err = agent_message_send(greeting->connection, &welcome, sizeof welcome, given,
-                                 welcome.has_device ? 2 : 1);
+        err = fd_message_send(greeting->connection, &welcome, sizeof welcome, given,
+                              welcome.has_device ? 2 : 1, MSG_DONTWAIT);
     if (pool_fd >= 0)
         close(pool_fd);
     return err;
@@ -156,7 +161,7 @@ static int welcome_fork(struct pager *pager, struct greeting *greeting)
         return -ECANCELED;
     }
     struct agent_go go = {AGENT_MANAGE, 0};
-    int err = agent_message_send(greeting->connection, &go, sizeof go, NULL, 0);
+    int err = answer(greeting, &go, sizeof go);
     if (err)
         return err;
     if (space->fork_fd >= 0)
@@ -169,9 +174,9 @@ static int welcome_fork(struct pager *pager, struct greeting *greeting)
 static int on_hello(struct pager *pager, struct greeting *greeting)
 {
     struct agent_hello hello;
-    int fds[AGENT_MESSAGE_FDS];
-    int err = agent_message_receive(greeting->connection, &hello, sizeof hello, fds);
-    for (int i = 0; i < AGENT_MESSAGE_FDS; i++)
+    int fds[FD_MESSAGE_FDS];
+    int err = fd_message_receive(greeting->connection, &hello, sizeof hello, fds, MSG_DONTWAIT);
+    for (int i = 0; i < FD_MESSAGE_FDS; i++)
         if (fds[i] >= 0)
             close(fds[i]);
     if (err)
@@ -183,7 +188,7 @@ static int on_hello(struct pager *pager, struct greeting *greeting)
                                    : welcome_program(pager, greeting);
     /* A child of the program: it runs natively. */
     struct agent_welcome welcome = {AGENT_LEAVE_ALONE, 0, 0};
-    if (agent_message_send(greeting->connection, &welcome, sizeof welcome, NULL, 0))
+    if (answer(greeting, &welcome, sizeof welcome))
         log_debug("Pager", "%d hung up at once", (int)greeting->pid);
     return -ECONNRESET;
 }
@@ -195,7 +200,8 @@ static void end_greeting(struct pager *pager, struct greeting *greeting)
     if (greeting->connection >= 0)
         close(greeting->connection);
     if (greeting->space) {
-        pager->present = false;
+        /* Another image of the program may have come in between. */
+        pager->present = pager->space != NULL;
         space_free(&greeting->space);
     }
     free(greeting);
@@ -205,7 +211,7 @@ static void end_greeting(struct pager *pager, struct greeting *greeting)
 static void report(struct pager *pager, const struct greeting *greeting, int err)
 {
     bool program = greeting->pid == pager->program;
-    if (!program || err == -ECONNRESET || err == -EPIPE)
+    if (!program || err == -ECONNRESET || err == -EPIPE || err == -ESRCH)
         return; /* killed meanwhile, or none of ours */
     if (err != -ECANCELED)
         log_fatal("Pager", "cannot take over the program: %s", strerror(-err));

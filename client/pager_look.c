@@ -139,6 +139,7 @@ static void take_over(struct space *space, uint64_t start, uint64_t end)
         return;
     }
     each_gap(space, start, end, add_area);
+    space->registered++;
 }
 
 static void consider(void *arg, struct proc_range range)
@@ -170,7 +171,12 @@ static void look_at_maps(struct space *space)
 {
     uint64_t begun = rpc_now_us();
     space->look_again = false;
+    uint64_t registered = space->registered;
     int err = proc_map_walk(space->proc, consider, space);
+    /* A mapping that grew between the look and its registration is two now, of which the program
+     * can mremap() neither whole: the rest is registered at once. */
+    if (!err && space->registered != registered)
+        err = proc_map_walk(space->proc, consider, space);
     if (err && err != -ESRCH)
         log_warn("Pager", "cannot read the memory map: %s", strerror(-err));
     space->looked_us = rpc_now_us();

@@ -42,12 +42,15 @@ int proc_map_open(struct proc_map **out, pid_t pid)
     char path[64];
     snprintf(path, sizeof path, "/proc/%d", pid);
     map->pid = pid;
+    map->statm = map->maps = map->pagemap = -1;
     map->dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    map->statm = openat(map->dir, "statm", O_RDONLY | O_CLOEXEC);
-    map->maps = openat(map->dir, "maps", O_RDONLY | O_CLOEXEC);
-    map->pagemap = openat(map->dir, "pagemap", O_RDONLY | O_CLOEXEC);
+    if (map->dir >= 0) {
+        map->statm = openat(map->dir, "statm", O_RDONLY | O_CLOEXEC);
+        map->maps = openat(map->dir, "maps", O_RDONLY | O_CLOEXEC);
+        map->pagemap = openat(map->dir, "pagemap", O_RDONLY | O_CLOEXEC);
+    }
     if (map->dir < 0 || map->statm < 0 || map->maps < 0 || map->pagemap < 0) {
-        int err = -errno;
+        int err = errno == ENOENT ? -ESRCH : -errno;
         proc_map_close(&map);
         return err;
     }

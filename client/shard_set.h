@@ -23,9 +23,9 @@ struct shard_set {
     uint64_t sequence; /* highest stored so far on any shard */
 };
 
-/* Greets all shards and opens REGION on each. Says at once on standard error when one does not
- * answer (the program has not started yet), and goes on trying for wait_ms. STOP_FD: gives up when
- * it becomes readable (-1: none). Returns 0, or -errno with a line for people in WHY. */
+/* Greets all shards and opens REGION on each. Says on standard error when one has not answered for
+ * say_after_ms (the program has not started yet), and goes on trying for wait_ms. STOP_FD: gives up
+ * when it becomes readable (-1: none). Returns 0, or -errno with a line for people in WHY. */
 int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char *why,
                    size_t why_cap) __attribute__((warn_unused_result));
 

@@ -103,6 +103,7 @@ struct space {
 
     bool pressed; /* registered and reclaiming, no longer native */
     bool look_again;
+    uint64_t registered; /* mappings, so far */
     uint64_t looked_us, look_cost_us, rescanned_us, rescan_wait_us, threads_us;
     uint64_t virtual_pages;    /* at the last look */
     uint64_t anonymous_pages;  /* at the last sample */
@@ -151,6 +152,7 @@ void space_end(struct space *space);                 /* the image is gone */
 void space_reap(struct pager *pager);                /* frees what nothing refers to any more */
 
 /* pager.c */
+void pager_tell_news(struct pager *pager);      /* wakes the main thread: see pager_event() */
 void pager_fail(struct pager *pager);           /* the program must not go on (already logged) */
 uint64_t pager_room(const struct space *space); /* pages that may still come in */
 uint64_t pager_resident(const struct space *space);

@@ -108,10 +108,22 @@ int uffd_begin_plain(int fd)
     return begin(fd, KUFFD_FEATURE_MOVE);
 }
 
+/* Whether the memory behind FD has ended. PAGE: an address a mapping may be at. CONTINUE is for
+ * shared memory: of what a program has there it changes nothing. */
+static bool is_gone(int fd, uint64_t page)
+{
+    struct uffdio_continue nothing = {.range = {page, PAGE}};
+    return ioctl(fd, UFFDIO_CONTINUE, &nothing) != 0 && errno == ESRCH;
+}
+
 static int register_range(int fd, uint64_t start, uint64_t end, uint64_t mode)
 {
     struct uffdio_register range = {.range = {start, end - start}, .mode = mode};
-    return ioctl(fd, UFFDIO_REGISTER, &range) ? -errno : 0;
+    if (ioctl(fd, UFFDIO_REGISTER, &range) == 0)
+        return 0;
+    int err = -errno;
+    /* The kernel says ENOMEM of memory that has ended, too. */
+    return err == -ENOMEM && is_gone(fd, start) ? -ESRCH : err;
 }
 
 int uffd_register(int fd, uint64_t start, uint64_t end)

@@ -34,7 +34,8 @@ int uffd_begin(int fd, bool *has_fork_event) __attribute__((warn_unused_result))
 int uffd_begin_plain(int fd) __attribute__((warn_unused_result));
 
 /* Missing faults (and asynchronous write-protection, by which registered memory can be told from
- * memory that is not) for [start, end). 0 or -errno: -EBUSY when another userfaultfd owns it. */
+ * memory that is not) for [start, end). 0 or -errno: -EBUSY when another userfaultfd owns it,
+ * -ESRCH when the program is gone. */
 int uffd_register(int fd, uint64_t start, uint64_t end) __attribute__((warn_unused_result));
 int uffd_unregister(int fd, uint64_t start, uint64_t end) __attribute__((warn_unused_result));
 int uffd_register_plain(int fd, uint64_t start, uint64_t end) __attribute__((warn_unused_result));

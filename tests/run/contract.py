@@ -2,7 +2,9 @@
 """contract.py EDM TOOLS: what a user may rely on: exit status, signals, standard streams, arguments, and
 what is said about programs that cannot be run."""
 import os
+import random
 import subprocess
+import time
 
 from harness import Case, main, signal, tool, wait_until, WAIT_S
 
@@ -61,6 +63,21 @@ class Signals(Case):
             self.wait_for_program(client)
             client.send_signal(number)
             self.assertEqual(client.wait(WAIT_S), 128 + number)
+            self.assert_no_files()
+
+    def test_ended_while_it_starts(self):
+        """Whatever the pager has in hand at that moment: it is the program's end, not a failure."""
+        delays = random.Random(5)
+        for _ in range(10):
+            clients = [self.start_client("sh", "-c", "exec sleep 100", stderr=subprocess.PIPE)
+                       for _ in range(4)]
+            pids = [self.wait_for_program(client) for client in clients]
+            time.sleep(delays.random() * 0.01)
+            for pid in pids:
+                os.kill(pid, signal.SIGTERM)
+            for client in clients:
+                _, said = client.communicate(timeout=WAIT_S)
+                self.assertEqual((client.returncode, said), (128 + 15, b""))
             self.assert_no_files()
 
     def test_a_stopped_program_goes_on(self):

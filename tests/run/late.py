@@ -2,6 +2,8 @@
 """late.py EDM TOOLS: the DMS hears of things in another order than they were said: what goes over one
 connection overtakes what goes over another."""
 import heapq
+import os
+import sys
 import threading
 import time
 
@@ -10,7 +12,10 @@ import zmq
 
 from harness import Case, main, tool
 
-PAGE_GET = 3
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "proto"))
+# pylint: disable=wrong-import-position
+import edm_wire as wire
+
 LATE_S = 0.02
 
 
@@ -49,7 +54,7 @@ class LateGets:
             if self.front in ready:
                 identity, *frames = self.front.recv_multipart()
                 socket = self.back(poller, identity)
-                if msgpack.unpackb(frames[0])[1] == PAGE_GET:
+                if msgpack.unpackb(frames[0])[1] == wire.PAGE_GET:
                     count += 1
                     heapq.heappush(late, (time.monotonic() + LATE_S, count, socket, frames))
                 else:
