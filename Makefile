@@ -24,6 +24,14 @@ demo: deps
 check: deps
 	@tests/check.sh $(BUILD)/check $(JOBS)
 
+# kill -9 of a DMS under load, as often as make check does it twenty times over.
+KILLS ?= 1000
+SEED ?= $(shell date +%s)
+.PHONY: kill-test
+kill-test: deps
+	@$(MAKE) all
+	/usr/bin/python3 -B tests/dms/test_kill_served.py $(BUILD)/edm $(KILLS) $(SEED)
+
 .PHONY: docker-test
 docker-test:
 	tests/docker/run.sh

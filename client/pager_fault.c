@@ -348,7 +348,9 @@ static void on_pages(void *arg, struct rpc_answer *answer)
         return;
     }
     if (answer->status == WIRE_UNAVAILABLE) {
-        fail_fetch(fetch, "did not answer in time", "");
+        fail_fetch(fetch,
+                   answer->put_off ? "has put us off for too long" : "did not answer in time",
+                   answer->put_off ? answer->detail : "");
         return;
     }
     if (answer->status != WIRE_OK && answer->status != WIRE_DATA_LOSS) {

@@ -300,8 +300,10 @@ void reclaim_take_back(struct space *space, struct batch *batch)
 {
     struct pager *pager = space->pager;
     if (batch->status != WIRE_OK && !space->dead) {
-        log_fatal("Pager", "pages cannot be stored: %s: %s", wire_status_name(batch->status),
-                  batch->detail);
+        /* The other batches meet the same: said once. */
+        if (!pager->failed)
+            log_fatal("Pager", "pages cannot be stored: %s: %s", wire_status_name(batch->status),
+                      batch->detail);
         pager_fail(pager);
         return; /* the batch stays: its pages are still only here */
     }

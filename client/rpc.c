@@ -30,6 +30,7 @@ struct call {
     uint32_t retry_ms;
     zmq_msg_t header, body;
     bool has_body;
+    char why[WIRE_MAX_DETAIL_BYTES + 1]; /* what the shard said when it put the call off */
     rpc_callback *callback;
     void *arg;
 };
@@ -250,6 +251,11 @@ static int take_answer(struct rpc *rpc, uint32_t shard, zmq_msg_t *header, zmq_m
         rpc->counters.strays++;
         return 0;
     }
+    if (!err && reply->status == WIRE_UNAVAILABLE) {
+        /* "Later": as if there were no answer yet, but for the reason. */
+        memcpy(call->why, reply->detail, sizeof call->why);
+        return 0;
+    }
     struct rpc_body kept;
     struct rpc_answer answer = {.status = reply->status, .reply = reply, .detail = reply->detail};
     if (err) {
@@ -335,12 +341,20 @@ static void complain(struct rpc *rpc, const struct call *call, uint64_t now)
     *last = now;
     log_error(rpc->part, "no answer from %s for %.1f s (%s); trying for %.0f s in all",
               rpc->endpoints[call->shard], (double)waited_ms / 1000,
-              call->sent ? "request sent" : "not connected", rpc->wait_ms / 1000.0);
+              call->why[0] ? call->why
+              : call->sent ? "request sent"
+                           : "not connected",
+              rpc->wait_ms / 1000.0);
 }
 
 static int give_up(struct rpc *rpc, struct call *call)
 {
-    struct rpc_answer answer = {.status = WIRE_UNAVAILABLE, .detail = "no answer"};
+    bool put_off = call->why[0] != '\0';
+    struct rpc_answer answer = {
+        .status = WIRE_UNAVAILABLE,
+        .put_off = put_off,
+        .detail = put_off ? call->why : "no answer",
+    };
     finish(rpc, call, &answer);
     return 1;
 }

@@ -27,10 +27,11 @@ struct rpc_counters {
 };
 
 /* The answer to one request. BODY lies in memory that is valid until the callback returns; to keep
- * it, take it with rpc_keep_body(). STATUS is the reply's, or WIRE_UNAVAILABLE when none came; then
- * REPLY is NULL. */
+ * it, take it with rpc_keep_body(). STATUS is the reply's, or WIRE_UNAVAILABLE when none came
+ * (PUT_OFF: none but such that said: later; DETAIL is why); then REPLY is NULL. */
 struct rpc_answer {
     uint8_t status;
+    bool put_off;
     uint32_t shard;
     const struct wire_reply *reply;
     const char *body;

@@ -11,12 +11,15 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+enum { MOST_PAGES = 64 }; /* in a request: PUT_PAGES and READAHEAD_MAX_PAGES */
+
 struct greeting {
     struct shard_set *set;
     uint32_t answered;
     uint8_t status; /* the first that was not OK */
     uint32_t bad_shard;
     char detail[WIRE_MAX_DETAIL_BYTES + 64];
+    bool put_off; /* there were answers, but all said: later */
     bool heard[CONFIG_MAX_SHARDS];
 };
 
@@ -25,9 +28,22 @@ static void refuse(struct greeting *greeting, const struct rpc_answer *answer)
     if (greeting->status == WIRE_OK) {
         greeting->status = answer->status;
         greeting->bad_shard = answer->shard;
+        greeting->put_off = answer->put_off;
         snprintf(greeting->detail, sizeof greeting->detail, "%s%s%s",
                  wire_status_name(answer->status), answer->detail[0] ? ": " : "", answer->detail);
     }
+}
+
+/* No such server is known: EDM's own take at least as many. */
+static void refuse_small(struct greeting *greeting, const struct rpc_answer *answer)
+{
+    if (greeting->status != WIRE_OK)
+        return;
+    greeting->status = WIRE_FAILED_PRECONDITION;
+    greeting->bad_shard = answer->shard;
+    snprintf(greeting->detail, sizeof greeting->detail,
+             "it takes %u pages in a request, and %d are needed", answer->reply->max_pages,
+             MOST_PAGES);
 }
 
 static void on_hello(void *arg, struct rpc_answer *answer)
@@ -37,6 +53,8 @@ static void on_hello(void *arg, struct rpc_answer *answer)
     greeting->heard[answer->shard] = true;
     if (answer->status != WIRE_OK)
         refuse(greeting, answer);
+    else if (answer->reply->max_pages < MOST_PAGES)
+        refuse_small(greeting, answer);
     else
         greeting->set->stores[answer->shard] = answer->reply->store;
 }
@@ -149,7 +167,10 @@ int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char 
         request.epoch = set->epoch;
         err = ask_all(rpc, &greeting, &request, on_open, stop_fd, &said);
     }
-    if (err == -EPROTO && greeting.status == WIRE_UNAVAILABLE)
+    if (err == -EPROTO && greeting.put_off)
+        snprintf(why, why_cap, "the DMS at %s has put us off for %u s: %s",
+                 set->endpoints[greeting.bad_shard], set->wait_ms / 1000, greeting.detail);
+    else if (err == -EPROTO && greeting.status == WIRE_UNAVAILABLE)
         snprintf(why, why_cap,
                  "no answer from the DMS at %s for %u s: is it running, and is that its "
                  "address?",

@@ -21,7 +21,7 @@ enum {
     EXIT_FAILED = 125,
     PERCENT_OF_FREE = 80,
     MAX_DESCRIPTORS = 1 << 20,
-    FEW_DESCRIPTORS = 1024,
+    FEW_DESCRIPTORS = 256,
 };
 
 static const char PART[] = "DMS";
@@ -73,6 +73,10 @@ static int make_shards(struct dms *dms)
     struct shard_options options = {
         .nshards = config->nshards,
         .first_page = config->start_addr / WIRE_PAGE_BYTES,
+        .max_connections = config->max_connections,
+        .max_regions = config->max_regions,
+        .region_bytes = config->region_bytes / config->nshards,
+        .request_bytes = (uint32_t)config->request_bytes,
         .scan_threads = ncpus > (long)config->nshards ? (unsigned)ncpus / config->nshards : 1,
     };
     int err = divide_capacity(dms, &options.capacity_bytes);
@@ -147,16 +151,20 @@ static int wait_for_end(struct dms *dms)
 }
 
 /* A connection takes a descriptor, and ZeroMQ ends the process when there are none left. */
-static void raise_descriptor_limit(void)
+static void raise_descriptor_limit(const struct dms_config *config)
 {
     struct rlimit limit;
+    /* With those that are beyond the limit and not closed yet, and the files. */
+    rlim_t needed = (rlim_t)config->nshards * config->max_connections * 5 / 4 + FEW_DESCRIPTORS;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return;
     limit.rlim_cur = limit.rlim_max < MAX_DESCRIPTORS ? limit.rlim_max : MAX_DESCRIPTORS;
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < FEW_DESCRIPTORS)
-        log_warn(PART, "only %llu files may be open: let it be %d or more (ulimit -n)",
-                 (unsigned long long)limit.rlim_cur, FEW_DESCRIPTORS);
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < needed)
+        log_warn(PART,
+                 "only %llu files may be open: let it be %llu or more (ulimit -n), or lower "
+                 "--max-connections",
+                 (unsigned long long)limit.rlim_cur, (unsigned long long)needed);
 }
 
 static int run(struct dms *dms)
@@ -164,7 +172,7 @@ static int run(struct dms *dms)
     char why[512];
     int status = EXIT_FAILED;
 
-    raise_descriptor_limit();
+    raise_descriptor_limit(dms->config);
     if (data_dir_open(&dms->data, dms->config->data, dms->config->nshards, why, sizeof(why)) != 0)
         log_fatal(PART, "%s", why);
     else if (make_shards(dms) == 0 && start_shards(dms) == 0)

@@ -40,6 +40,45 @@ static void refuse_page(const struct call *call, int err, uint64_t page)
               call->request->region);
 }
 
+static void refuse_limit(const struct call *call, enum handler_limit limit)
+{
+    static const char *const texts[HANDLER_LIMITS] = {
+        [HANDLER_CAPACITY] = "the store is full (--capacity)",
+        [HANDLER_DISK] = "the file system is full",
+        [HANDLER_REGION] = "the region is full (--region-capacity)",
+        [HANDLER_REGIONS] = "no further regions (--max-regions)",
+        [HANDLER_FILES] = "no further file can be opened (ulimit -n)",
+        [HANDLER_MEMORY] = "out of memory",
+    };
+    struct handler *handler = call->handler;
+    uint64_t count;
+
+    refuse(call, WIRE_RESOURCE_EXHAUSTED, "%s", texts[limit]);
+    if (notice_is_due(&handler->limits[limit], &count))
+        log_warn(handler->part, "%s: %" PRIu64 " requests refused, the last one %s", texts[limit],
+                 count, wire_method_name(call->request->method));
+}
+
+/* Whether no message of the largest size has room: what the capacity refuses is one of those. */
+static bool is_full(const struct store *store)
+{
+    struct wire_shard_info info;
+
+    store_stat(store, &info);
+    return info.used_bytes + WIRE_MAX_BODY_BYTES > info.capacity_bytes;
+}
+
+/* Whether the request has more pages than this server takes. */
+static bool refuse_pages(const struct call *call)
+{
+    uint32_t most = call->handler->max_pages;
+
+    if (most == 0 || call->request->npages <= most)
+        return false;
+    refuse(call, WIRE_INVALID_ARGUMENT, "more than %" PRIu32 " pages (--max-request)", most);
+    return true;
+}
+
 /* The one place where the store's errors become statuses. */
 static void refuse_error(const struct call *call, int err)
 {
@@ -68,10 +107,20 @@ static void refuse_error(const struct call *call, int err)
         return;
     case -ENOSPC:
     case -EDQUOT:
-        refuse(call, WIRE_RESOURCE_EXHAUSTED, "no room");
+        refuse_limit(call, is_full(call->handler->store) ? HANDLER_CAPACITY : HANDLER_DISK);
+        return;
+    case -E2BIG:
+        refuse_limit(call, HANDLER_REGION);
+        return;
+    case -EUSERS:
+        refuse_limit(call, HANDLER_REGIONS);
+        return;
+    case -EMFILE:
+    case -ENFILE:
+        refuse_limit(call, HANDLER_FILES);
         return;
     case -ENOMEM:
-        refuse(call, WIRE_RESOURCE_EXHAUSTED, "out of memory");
+        refuse_limit(call, HANDLER_MEMORY);
         return;
     default:
         refuse(call, WIRE_INTERNAL, "%s", strerror(-err));
@@ -98,7 +147,8 @@ static void answer_hello(const struct call *call)
     reply->instance = call->handler->instance;
     reply->shard = call->handler->shard;
     reply->nshards = call->handler->nshards;
-    reply->max_pages = WIRE_MAX_PAGES;
+    uint32_t most = call->handler->max_pages;
+    reply->max_pages = most == 0 ? WIRE_MAX_PAGES : most;
     log_debug(call->handler->part, "hello from %s", request->name);
 }
 
@@ -137,6 +187,8 @@ static void answer_get(const struct call *call)
     struct store_found found;
     uint64_t bad = 0;
 
+    if (refuse_pages(call))
+        return;
     reply->npages = request->npages;
     for (uint32_t i = 0; i < request->npages; i++)
         reply->pages[i].page = request->pages[i].page;
@@ -158,6 +210,8 @@ static void answer_put(const struct call *call)
     const struct wire_request *request = call->request;
     uint64_t bad = 0;
 
+    if (refuse_pages(call))
+        return;
     for (uint32_t i = 0; i < request->npages; i++) {
         if (request->pages[i].page < call->handler->first_page) {
             refuse(call, WIRE_INVALID_ARGUMENT,
@@ -291,4 +345,13 @@ void handler_answer(struct handler *handler, const struct wire_request *request,
     else
         answer[request->method](&call);
     handler->requests++;
+}
+
+void handler_refuse(const struct wire_request *request, enum wire_status status, const char *detail,
+                    struct wire_reply *reply)
+{
+    reply->method = request->method;
+    reply->id = request->id;
+    reply->status = (uint8_t)status;
+    snprintf(reply->detail, sizeof(reply->detail), "%s", detail);
 }

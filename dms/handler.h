@@ -6,11 +6,23 @@
 #ifndef EDM_DMS_HANDLER_H
 #define EDM_DMS_HANDLER_H
 
+#include "notice.h"
 #include "store.h"
 #include "../proto/wire.h"
 
 #include <stddef.h>
 #include <stdint.h>
+
+/* What a request may come up against; a line in the log for each, not each time. */
+enum handler_limit {
+    HANDLER_CAPACITY,
+    HANDLER_DISK,
+    HANDLER_REGION,
+    HANDLER_REGIONS,
+    HANDLER_FILES,
+    HANDLER_MEMORY,
+    HANDLER_LIMITS,
+};
 
 /* What the answers say of the shard. */
 struct handler {
@@ -20,6 +32,8 @@ struct handler {
     uint64_t first_page; /* pages below are refused */
     uint64_t requests;   /* answered so far */
     const char *part;    /* the shard's name in the log */
+    uint32_t max_pages;  /* in a request; 0: what the wire can carry */
+    struct notice limits[HANDLER_LIMITS];
 };
 
 /* Where a request came from and where its answer's body goes. */
@@ -35,5 +49,9 @@ struct handler_peer {
  * its body BODY. Fills in what wire_pack_reply() packs of REPLY. */
 void handler_answer(struct handler *handler, const struct wire_request *request, int unpacked,
                     const void *body, const struct handler_peer *peer, struct wire_reply *reply);
+
+/* Fills in the answer to REQUEST, as far as it was unpacked, without doing anything. */
+void handler_refuse(const struct wire_request *request, enum wire_status status, const char *detail,
+                    struct wire_reply *reply);
 
 #endif

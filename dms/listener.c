@@ -14,17 +14,21 @@
 
 enum {
     LINGER_MS = 200,
-    /* Messages waiting for or from one connection: bounds the memory a peer can take. */
-    MAX_WAITING = 256,
+    /* Messages waiting for and from one connection. More requests wait in the kernel; more answers
+     * are lost. */
+    MAX_WAITING = 64,
+    MAX_ANSWERS = 256,
 };
 
 struct listener {
     void *context;
     void *socket;
+    struct peer_table *peers;
 };
 
 static const char IPC[] = "ipc://";
 static const char TCP[] = "tcp://";
+static const char DOMAIN[] = "edm";
 
 /* Whether a process listens at the socket file PATH: 1, 0, or -errno. */
 static int is_served(const char *path)
@@ -76,19 +80,31 @@ static int set_option(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof(value)) == 0 ? 0 : -errno;
 }
 
-static int set_options(void *socket, const char *endpoint)
+/* ZeroMQ ends a connection that sends a larger frame. */
+static uint32_t most_frame_bytes(const struct listener_options *options)
 {
-    int64_t most = WIRE_MAX_BODY_BYTES;
+    return options->max_body_bytes > WIRE_MAX_HEADER_BYTES ? options->max_body_bytes
+                                                           : WIRE_MAX_HEADER_BYTES;
+}
+
+static int set_options(void *socket, const struct listener_options *options)
+{
+    const char *endpoint = options->endpoint;
+    int64_t most = most_frame_bytes(options);
     int err = set_option(socket, ZMQ_LINGER, LINGER_MS);
 
     if (err == 0)
         err = set_option(socket, ZMQ_RCVHWM, MAX_WAITING);
     if (err == 0)
-        err = set_option(socket, ZMQ_SNDHWM, MAX_WAITING);
+        err = set_option(socket, ZMQ_SNDHWM, MAX_ANSWERS);
     if (err == 0)
         err = set_option(socket, ZMQ_TCP_KEEPALIVE, 1);
     if (err == 0 && strchr(endpoint, '[') != NULL)
         err = set_option(socket, ZMQ_IPV6, 1);
+    /* Nobody is asked about this domain. But where there is one, ZeroMQ takes no peers that speak
+     * ZMTP 1 or 2, and such a one could make it abort while the socket is being closed. */
+    if (err == 0 && zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, DOMAIN, strlen(DOMAIN)) != 0)
+        err = -errno;
     if (err == 0 && zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof(most)) != 0)
         err = -errno;
     return err;
@@ -118,8 +134,22 @@ static void explain_bind(int err, const char *endpoint, char *why, size_t why_ca
     snprintf(why, why_cap, "cannot listen at %s: %s: %s", endpoint, zmq_strerror(err), advice);
 }
 
-int listener_new(struct listener **out, const char *endpoint, char *why, size_t why_cap)
+static int follow_peers(struct listener *listener, const struct listener_options *options)
 {
+    struct peer_table_options peers = {
+        .part = options->part,
+        .is_tcp = strncmp(options->endpoint, TCP, strlen(TCP)) == 0,
+        .max_connections = options->max_connections,
+        .max_message_bytes = WIRE_MAX_HEADER_BYTES + options->max_body_bytes,
+    };
+
+    return peer_table_new(&listener->peers, listener->context, listener->socket, &peers);
+}
+
+int listener_new(struct listener **out, const struct listener_options *options, char *why,
+                 size_t why_cap)
+{
+    const char *endpoint = options->endpoint;
     int err = 0;
 
     if (strncmp(endpoint, IPC, strlen(IPC)) == 0)
@@ -134,7 +164,9 @@ int listener_new(struct listener **out, const char *endpoint, char *why, size_t 
     if (err == 0 && (listener->socket = zmq_socket(listener->context, ZMQ_ROUTER)) == NULL)
         err = -errno;
     if (err == 0)
-        err = set_options(listener->socket, endpoint);
+        err = set_options(listener->socket, options);
+    if (err == 0)
+        err = follow_peers(listener, options);
     if (err != 0) {
         snprintf(why, why_cap, "cannot make a socket: %s", strerror(-err));
     } else if (zmq_bind(listener->socket, endpoint) != 0) {
@@ -152,6 +184,7 @@ void listener_destroy(struct listener **listener)
 {
     if (*listener == NULL)
         return;
+    peer_table_destroy(&(*listener)->peers);
     if ((*listener)->socket != NULL)
         zmq_close((*listener)->socket);
     while ((*listener)->context != NULL && zmq_ctx_term((*listener)->context) != 0 &&
@@ -164,4 +197,9 @@ void listener_destroy(struct listener **listener)
 void *listener_socket(const struct listener *listener)
 {
     return listener->socket;
+}
+
+struct peer_table *listener_peers(const struct listener *listener)
+{
+    return listener->peers;
 }

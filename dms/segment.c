@@ -213,6 +213,19 @@ static uint64_t header_checksum(const struct slot_header *header, uint32_t slot)
     return XXH3_64bits_withSeed((const char *)header + from, to - from, slot);
 }
 
+/* What was never stored cannot be there, whatever its checksum: no reply could carry it. */
+static bool is_page(const struct slot_header *header)
+{
+    struct wire_page page = {
+        .page = header->page,
+        .sequence = header->sequence,
+        .length_bytes = header->length_bytes,
+        .encoding = header->encoding,
+    };
+
+    return header->region != 0 && wire_page_is_valid(&page);
+}
+
 enum slot_check segment_check(const struct segment *segment, uint32_t slot, bool read_page)
 {
     struct slot_header *header = &segment->headers[slot];
@@ -221,7 +234,7 @@ enum slot_check segment_check(const struct segment *segment, uint32_t slot, bool
     if (state == SLOT_UNUSED || state == SLOT_FREE)
         return SLOT_CHECK_EMPTY;
     if (state != SLOT_USED || header->header_checksum != header_checksum(header, slot) ||
-        header->length_bytes > SEGMENT_SLOT_BYTES)
+        !is_page(header))
         return SLOT_CHECK_BAD_HEADER;
     if (read_page && header->checksum !=
                          wire_checksum(header->page, bytes_of(segment, slot), header->length_bytes))

@@ -47,6 +47,8 @@ struct frames {
     zmq_msg_t identity, header, body;
     bool has_body;
     bool too_many;
+    int fd;            /* of the connection, -1: unknown */
+    size_t wire_bytes; /* of all frames */
 };
 
 /* The body of a reply under way. */
@@ -74,14 +76,23 @@ int shard_new(struct shard **out, const struct shard_options *options)
         .dir = shard->dir,
         .capacity_bytes = options->capacity_bytes,
         .scan_threads = options->scan_threads,
+        .region_bytes = options->region_bytes,
+        .max_regions = options->max_regions,
     };
     shard->handler = (struct handler){
         .shard = options->number,
         .nshards = options->nshards,
         .first_page = options->first_page,
         .part = shard->part,
+        .max_pages = options->request_bytes / WIRE_PAGE_BYTES,
     };
-    err = listener_new(&shard->listener, shard->endpoint, why, sizeof(why));
+    struct listener_options listening = {
+        .endpoint = shard->endpoint,
+        .part = shard->part,
+        .max_connections = options->max_connections,
+        .max_body_bytes = options->request_bytes,
+    };
+    err = listener_new(&shard->listener, &listening, why, sizeof(why));
 out:
     if (err != 0) {
         log_fatal("DMS", "%s", why);
@@ -120,6 +131,9 @@ static int receive(void *socket, struct frames *frames)
         if (zmq_msg_recv(places[nframes], socket, nframes == 0 ? ZMQ_DONTWAIT : 0) < 0)
             return -errno;
         more = zmq_msg_more(places[nframes]) != 0;
+        /* The identity is not sent. */
+        if (nframes > 0)
+            frames->wire_bytes += peer_table_frame_bytes(zmq_msg_size(places[nframes]));
     }
     frames->has_body = nframes == 3;
     frames->too_many = more || nframes < 2;
@@ -127,11 +141,13 @@ static int receive(void *socket, struct frames *frames)
         zmq_msg_t rest;
         zmq_msg_init(&rest);
         int got = zmq_msg_recv(&rest, socket, 0);
+        frames->wire_bytes += peer_table_frame_bytes(got < 0 ? 0 : (size_t)got);
         more = got >= 0 && zmq_msg_more(&rest) != 0;
         zmq_msg_close(&rest);
         if (got < 0)
             return -errno;
     }
+    frames->fd = zmq_msg_get(&frames->header, ZMQ_SRCFD);
     return 0;
 }
 
@@ -152,6 +168,10 @@ static void send_reply(struct shard *shard, struct frames *frames, struct reply_
     bool with_body = body->made && shard->reply.status == WIRE_OK;
     ssize_t len = wire_pack_reply(&shard->reply, shard->header, sizeof(shard->header));
 
+    if (len > 0)
+        peer_table_put(listener_peers(shard->listener), frames->fd,
+                       peer_table_frame_bytes((size_t)len) +
+                           (with_body ? peer_table_frame_bytes(zmq_msg_size(&body->message)) : 0));
     if (len < 0) {
         log_error(shard->part, "cannot pack a reply: %s", strerror((int)-len));
     } else if (zmq_msg_send(&frames->identity, socket, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 &&
@@ -165,7 +185,7 @@ static void send_reply(struct shard *shard, struct frames *frames, struct reply_
         zmq_msg_close(&body->message);
 }
 
-static void answer(struct shard *shard, struct frames *frames)
+static void answer(struct shard *shard, struct frames *frames, bool refused)
 {
     size_t identity_len = zmq_msg_size(&frames->identity);
     size_t body_len = frames->has_body ? zmq_msg_size(&frames->body) : 0;
@@ -180,9 +200,25 @@ static void answer(struct shard *shard, struct frames *frames)
 
     if (unpacked != 0)
         complain(shard, strerror(-unpacked));
-    handler_answer(&shard->handler, &shard->request, unpacked, zmq_msg_data(&frames->body), &peer,
-                   &shard->reply);
+    if (refused)
+        handler_refuse(&shard->request, WIRE_UNAVAILABLE, "too many connections", &shard->reply);
+    else
+        handler_answer(&shard->handler, &shard->request, unpacked, zmq_msg_data(&frames->body),
+                       &peer, &shard->reply);
     send_reply(shard, frames, &body);
+}
+
+static void take_up(struct shard *shard, struct frames *frames)
+{
+    struct peer_table *peers = listener_peers(shard->listener);
+    enum peer_standing standing = peer_table_take(peers, frames->fd, frames->wire_bytes);
+
+    if (standing == PEER_CLOSING)
+        return;
+    if (frames->too_many)
+        complain(shard, "the wrong number of frames");
+    else
+        answer(shard, frames, standing == PEER_REFUSED);
 }
 
 /* Answers what waits. Returns how many requests that was, ROUND if there may be more, or -errno. */
@@ -193,15 +229,13 @@ static int serve_round(struct shard *shard)
     int err = 0;
 
     for (; err == 0 && count < ROUND; count++) {
-        struct frames frames;
+        struct frames frames = {.fd = -1};
         zmq_msg_init(&frames.identity);
         zmq_msg_init(&frames.header);
         zmq_msg_init(&frames.body);
         err = receive(socket, &frames);
-        if (err == 0 && frames.too_many)
-            complain(shard, "the wrong number of frames");
-        else if (err == 0)
-            answer(shard, &frames);
+        if (err == 0)
+            take_up(shard, &frames);
         zmq_msg_close(&frames.identity);
         zmq_msg_close(&frames.header);
         zmq_msg_close(&frames.body);
@@ -215,7 +249,9 @@ static int serve_round(struct shard *shard)
  * and sent nothing since. zmq_poll() would be simpler, and asks the kernel five times as often. */
 static int serve(struct shard *shard)
 {
-    struct pollfd fds[] = {{-1, POLLIN, 0}, {shard->stop_fd, POLLIN, 0}};
+    struct peer_table *peers = listener_peers(shard->listener);
+    struct pollfd fds[] = {
+        {-1, POLLIN, 0}, {shard->stop_fd, POLLIN, 0}, {peer_table_fd(peers), POLLIN, 0}};
     size_t size = sizeof(fds[0].fd);
 
     if (zmq_getsockopt(listener_socket(shard->listener), ZMQ_FD, &fds[0].fd, &size) != 0)
@@ -224,8 +260,11 @@ static int serve(struct shard *shard)
         int served = serve_round(shard);
         if (served < 0)
             return served;
+        peer_table_follow(peers);
+        peer_table_judge(peers, served < ROUND);
+        int wait_ms = peer_table_measure(peers);
         bool more_work = store_work(shard->store);
-        if (served < ROUND && !more_work && poll(fds, 2, -1) < 0 && errno != EINTR)
+        if (served < ROUND && !more_work && poll(fds, 3, wait_ms) < 0 && errno != EINTR)
             return -errno;
     }
     return 0;

@@ -18,6 +18,9 @@ struct shard_options {
     uint64_t capacity_bytes;
     uint64_t first_page; /* pages below are refused */
     unsigned scan_threads;
+    uint32_t max_connections, max_regions;
+    uint64_t region_bytes;  /* of pages, of one region; 0: no limit of its own */
+    uint32_t request_bytes; /* of pages, of one request */
 };
 
 /* Binds the shard's socket. What goes wrong is logged. Returns 0 or -errno. */

@@ -51,6 +51,9 @@ int store_open(struct store **out, const struct store_options *options, struct s
         return -ENOMEM;
     *report = (struct store_report){0};
     store->capacity_slots = options->capacity_bytes / SEGMENT_SLOT_BYTES;
+    store->region_pages =
+        options->region_bytes == 0 ? UINT64_MAX : options->region_bytes / WIRE_PAGE_BYTES;
+    store->max_regions = options->max_regions == 0 ? REGION_MAX : options->max_regions;
     store->segment_slots = choose_segment_slots(store->capacity_slots);
     int err = shard_file_open(options->dir, &store->id, &store->segment_slots);
     if (err == 0)
@@ -148,7 +151,8 @@ static bool is_branch(const struct region *there, const struct region *source, u
 /* Logs REGION and puts it into the table; frees it on failure. */
 static int add_region(struct store *store, struct region *region)
 {
-    int err = region_table_prepare(store->regions);
+    bool room = region_table_count(store->regions) < store->max_regions;
+    int err = room ? region_table_prepare(store->regions) : -EUSERS;
 
     region->stamp = ++store->stamp;
     if (err == 0)

@@ -5,8 +5,8 @@
  * it has said to be stored, dropped, made or removed is so after a kill -9 also.
  *
  * Errors the operations share: -ENOENT there is no such region; -ESTALE the epoch is not the one
- * in force; -EROFS the region is frozen; -ENOSPC capacity, file system or number of regions is
- * exhausted; -ENOMEM; others: the file system failed.
+ * in force; -EROFS the region is frozen; -ENOSPC capacity or file system is exhausted;
+ * -EUSERS there are as many regions as there may be; -ENOMEM; others: the file system failed.
  *
  * Thread: the shard's. Nothing blocks but on the file system.
  */
@@ -25,6 +25,8 @@ struct store;
 struct store_options {
     const char *dir;         /* exists and is locked by the caller */
     uint64_t capacity_bytes; /* of pages */
+    uint64_t region_bytes;   /* of pages, of one region; 0: no limit of its own */
+    uint32_t max_regions;    /* with a name; 0: REGION_MAX */
     unsigned scan_threads;   /* to read a store back with, at least 1 */
 };
 
@@ -71,7 +73,8 @@ const struct region *store_after(const struct store *store, const char *name);
 
 /* Stores NPAGES pages (valid, each number once) whose bytes follow each other at BODY. Pages not
  * newer than what is stored are left out. All or nothing, unless the file system fails midway.
- * -EBADMSG: the bytes of page *BAD do not match their checksum. */
+ * -EBADMSG: the bytes of page *BAD do not match their checksum. -E2BIG: the region
+ * would hold more than one may. */
 int store_put(struct store *store, uint64_t id, uint64_t epoch, const struct wire_page *pages,
               uint32_t npages, const void *body, uint64_t *bad) __attribute__((warn_unused_result));
 

@@ -52,7 +52,7 @@ static int find_room(struct store *store, uint64_t nmore, bool replaces)
  * new one is filled. */
 static int make_room(struct store *store, struct region *region, const struct batch *batch)
 {
-    uint64_t nmore = 0;
+    uint64_t nmore = 0, nfresh = 0;
     int err = 0;
 
     /* Copies shared leaves first: only then do the slots say whether they are shared. */
@@ -62,8 +62,11 @@ static int make_room(struct store *store, struct region *region, const struct ba
         return err;
     for (uint32_t i = 0; i < batch->count; i++) {
         uint64_t there = page_tree_get(region->pages, batch->sources[i].page->page);
+        nfresh += there == 0;
         nmore += there == 0 || slot_pool_refs(store->pool, there) > 1;
     }
+    if (nfresh > 0 && page_tree_count(region->pages) + nfresh > store->region_pages)
+        return -E2BIG;
     while ((err = find_room(store, nmore, nmore < batch->count)) == -ENOSPC &&
            store->doomed != NULL)
         store_free_doomed(store);

@@ -15,6 +15,8 @@ struct store {
     uint64_t id;
     uint32_t segment_slots;
     uint64_t capacity_slots;
+    uint64_t region_pages; /* one region may have */
+    uint32_t max_regions;
     uint64_t stamp; /* changes so far: grows with every page stored, drop and region */
     struct slot_pool *pool;
     struct region_table *regions;

@@ -36,7 +36,11 @@ struct dms_config {
     char *data;              /* directory; owned */
     uint64_t capacity_bytes; /* 0: 80 % of the file system's free space */
     uint32_t nshards;
-    uint64_t start_addr; /* pages below this address are refused; 0: none */
+    uint64_t start_addr;      /* pages below this address are refused; 0: none */
+    uint32_t max_connections; /* to each shard */
+    uint32_t max_regions;     /* of each shard */
+    uint64_t region_bytes;    /* of pages, of one region; 0: no limit */
+    uint64_t request_bytes;   /* of pages, of one request */
 };
 
 struct config {

@@ -12,6 +12,9 @@ enum { PAGE_BYTES = 4096, MAX_REGION_BYTES = 128 };
 
 #define MIN_LOCAL_BYTES ((uint64_t)16 << 20)
 #define MIN_CAPACITY_BYTES ((uint64_t)1 << 20)
+/* What edm's own client sends at once, and what the wire can carry. */
+#define MIN_REQUEST_BYTES ((uint64_t)256 << 10)
+#define MAX_REQUEST_BYTES ((uint64_t)1 << 20)
 
 #define ADDRESS_ALLOWED "an address such as 0x7f0000000000, a multiple of 4096"
 #define ENDPOINT_ALLOWED "tcp://HOST:PORT or ipc://PATH"
@@ -164,6 +167,49 @@ const struct config_option config_options[] = {
      .value = "0x0",
      .kind = CONFIG_KIND_ADDRESS,
      .offset = offsetof(struct config, dms.start_addr)},
+    {.name = "max-connections",
+     .section = CONFIG_SECTION_DMS,
+     .key = "max_connections",
+     .argument = "N",
+     .help = "connections to each shard; a client has two or three",
+     .allowed = "a number from 1 to 65536",
+     .value = "1024",
+     .kind = CONFIG_KIND_NUMBER,
+     .offset = offsetof(struct config, dms.max_connections),
+     .min = 1,
+     .max = 65536},
+    {.name = "max-regions",
+     .section = CONFIG_SECTION_DMS,
+     .key = "max_regions",
+     .argument = "N",
+     .help = "regions, checkpoints included, that each shard keeps",
+     .allowed = "a number from 1 to 65536",
+     .value = "65536",
+     .kind = CONFIG_KIND_NUMBER,
+     .offset = offsetof(struct config, dms.max_regions),
+     .min = 1,
+     .max = 65536},
+    {.name = "region-capacity",
+     .section = CONFIG_SECTION_DMS,
+     .key = "region_capacity",
+     .argument = "SIZE",
+     .help = "bytes of pages that one region may hold",
+     .allowed = "a size such as 512M or 64G, at least 1M",
+     .fallback = "no limit but the capacity",
+     .kind = CONFIG_KIND_SIZE,
+     .offset = offsetof(struct config, dms.region_bytes),
+     .min = MIN_CAPACITY_BYTES},
+    {.name = "max-request",
+     .section = CONFIG_SECTION_DMS,
+     .key = "max_request",
+     .argument = "SIZE",
+     .help = "bytes of pages in one request",
+     .allowed = "a size from 256K to 1M",
+     .value = "1M",
+     .kind = CONFIG_KIND_SIZE,
+     .offset = offsetof(struct config, dms.request_bytes),
+     .min = MIN_REQUEST_BYTES,
+     .max = MAX_REQUEST_BYTES},
     {.name = "log-level",
      .section = CONFIG_SECTION_LOG,
      .key = "level",
@@ -255,7 +301,8 @@ static int store_size(const struct config_option *option, uint64_t *out, const c
     uint64_t whole = option->kind == CONFIG_KIND_MEMORY ? memory_total_bytes("") : 0;
     uint64_t bytes;
 
-    if (config_parse_size(text, whole, &bytes) != 0 || bytes < option->min)
+    if (config_parse_size(text, whole, &bytes) != 0 || bytes < option->min ||
+        (option->max != 0 && bytes > option->max))
         return -EINVAL;
     *out = bytes;
     return 0;

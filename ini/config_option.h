@@ -21,7 +21,7 @@ enum { CONFIG_NSECTIONS = 3, CONFIG_MAX_OPTIONS = 64 };
 enum config_kind {
     CONFIG_KIND_PATH,
     CONFIG_KIND_REGION,
-    CONFIG_KIND_SIZE,       /* from min */
+    CONFIG_KIND_SIZE,       /* from min, to max unless that is 0 */
     CONFIG_KIND_MEMORY,     /* a size, or a percentage of RAM; from min */
     CONFIG_KIND_NUMBER,     /* min to max */
     CONFIG_KIND_PERCENTAGE, /* a number with or without "%" */

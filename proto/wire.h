@@ -169,6 +169,10 @@ int wire_unpack_reply(struct wire_reply *out, const void *buf, size_t len, size_
  * that belong to another page do not pass. */
 uint64_t wire_checksum(uint64_t page, const void *bytes, size_t len_bytes);
 
+/* Whether PAGE can be one of a PAGE_PUT: not absent, number and sequence inside their bounds, and
+ * the length one that its encoding has. The checksum is not looked at. */
+bool wire_page_is_valid(const struct wire_page *page);
+
 /* Whether NAME can name a region, a checkpoint or a peer: 1 to WIRE_MAX_NAME_BYTES bytes of UTF-8,
  * no control characters and no '/'. */
 bool wire_name_is_valid(const char *name);

@@ -8,7 +8,7 @@ enum {
     PAGE_SET_SLOTS = 512, /* a power of two, twice WIRE_MAX_PAGES: short searches */
 };
 
-static bool holds_encoded(const struct wire_page *page)
+bool wire_page_is_valid(const struct wire_page *page)
 {
     if (page->page >= WIRE_MAX_PAGE || page->sequence == 0)
         return false;
@@ -73,7 +73,7 @@ static bool hold_put(const struct wire_request *msg)
     if (msg->npages < 1 || msg->npages > WIRE_MAX_PAGES)
         return false;
     for (uint32_t i = 0; i < msg->npages; i++) {
-        if (!holds_encoded(&msg->pages[i]))
+        if (!wire_page_is_valid(&msg->pages[i]))
             return false;
     }
     return are_distinct(msg->pages, msg->npages);
@@ -134,7 +134,7 @@ static bool hold_got(const struct wire_reply *msg)
     if (msg->npages < 1 || msg->npages > WIRE_MAX_PAGES)
         return false;
     for (uint32_t i = 0; i < msg->npages; i++) {
-        if (!holds_encoded(&msg->pages[i]) && !holds_absent(&msg->pages[i]))
+        if (!wire_page_is_valid(&msg->pages[i]) && !holds_absent(&msg->pages[i]))
             return false;
     }
     return true;

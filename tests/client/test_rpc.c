@@ -22,6 +22,7 @@ struct outcome {
     int calls; /* how often its callback ran */
     uint8_t status;
     bool had_reply;
+    bool put_off;
     uint64_t number; /* the reply's region */
     size_t body_bytes;
     char first; /* of the body */
@@ -73,6 +74,7 @@ static void on_answer(void *arg, struct rpc_answer *answer)
     outcome->calls++;
     outcome->status = answer->status;
     outcome->had_reply = answer->reply != NULL;
+    outcome->put_off = answer->put_off;
     outcome->number = answer->reply ? answer->reply->region : 0;
     outcome->body_bytes = answer->body_bytes;
     outcome->first = answer->body ? answer->body[0] : 0;
@@ -326,6 +328,46 @@ static void test_status_and_detail(void **state)
     assert_true(outcome.had_reply);
 }
 
+/* UNAVAILABLE means later: the request is sent again and its callback waits for a real answer. */
+static void test_put_off(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome outcome = {0};
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    call(fixture, &outcome);
+    assert_true(receive(fixture, LONG_MS));
+    router_reply_to(fixture->request, WIRE_UNAVAILABLE, &fixture->reply);
+    strcpy(fixture->reply.detail, "not yet");
+    router_send(&fixture->router, fixture->request, &fixture->reply, NULL, 0);
+    run(fixture, QUIET_MS);
+    assert_int_equal(outcome.calls, 0);
+    assert_true(receive(fixture, LONG_MS));
+    answer(fixture, fixture->request->request.id, 7);
+    run(fixture, LONG_MS);
+    assert_int_equal(outcome.calls, 1);
+    assert_int_equal(outcome.status, WIRE_OK);
+    assert_int_equal(outcome.number, 7);
+}
+
+static void test_put_off_for_good(void **state)
+{
+    struct fixture *fixture = *state;
+    struct outcome outcome = {0};
+    router_bind(&fixture->router);
+    start(fixture, SHORT_MS);
+    call(fixture, &outcome);
+    assert_true(receive(fixture, LONG_MS));
+    router_reply_to(fixture->request, WIRE_UNAVAILABLE, &fixture->reply);
+    strcpy(fixture->reply.detail, "not yet");
+    router_send(&fixture->router, fixture->request, &fixture->reply, NULL, 0);
+    run(fixture, LONG_MS);
+    assert_int_equal(outcome.calls, 1);
+    assert_int_equal(outcome.status, WIRE_UNAVAILABLE);
+    assert_true(outcome.put_off);
+    assert_false(outcome.had_reply);
+}
+
 static void test_server_comes_late(void **state)
 {
     struct fixture *fixture = *state;
@@ -573,6 +615,8 @@ int main(void)
         TEST(test_garbage),
         TEST(test_other_version),
         TEST(test_status_and_detail),
+        TEST(test_put_off),
+        TEST(test_put_off_for_good),
         TEST(test_server_comes_late),
         TEST(test_server_restarts),
         TEST(test_never_answers),

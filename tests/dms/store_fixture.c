@@ -18,6 +18,8 @@ int fixture_open(struct store_fixture *fixture)
         .dir = fixture->dir.path,
         .capacity_bytes = fixture->capacity_bytes,
         .scan_threads = 2,
+        .region_bytes = fixture->region_bytes,
+        .max_regions = fixture->max_regions,
     };
 
     return store_open(&fixture->store, &options, &fixture->report);

@@ -18,6 +18,8 @@ struct store_fixture {
     struct store *store;
     struct store_report report; /* of the last opening */
     uint64_t capacity_bytes;
+    uint64_t region_bytes; /* 0: no limit */
+    uint32_t max_regions;  /* 0: no limit of its own */
 };
 
 void fixture_begin(struct store_fixture *fixture, uint64_t capacity_bytes);

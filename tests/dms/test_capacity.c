@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <errno.h>
+#include <sys/resource.h>
 
 enum { CAPACITY_PAGES = 1024, CAPACITY = CAPACITY_PAGES * WIRE_PAGE_BYTES, BATCH = 128 };
 
@@ -143,6 +144,91 @@ static void test_smaller_capacity_still_serves(void **state)
     assert_int_equal(fixture_put(&fixture, region, 5000, 1, 2, 2), -ENOSPC);
 }
 
+static void test_full_region_refuses_whole_batches(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a"), other = fixture_region(&fixture, "b");
+
+    (void)state;
+    fixture.region_bytes = (uint64_t)100 * WIRE_PAGE_BYTES;
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture_put(&fixture, region, 0, 90, 1, 1), 0);
+    assert_int_equal(fixture_put(&fixture, region, 80, 21, 2, 2), -E2BIG);
+    assert_int_equal(fixture_get(&fixture, region, 80), 1);
+    assert_int_equal(fixture_get(&fixture, region, 90), -1);
+    assert_int_equal(store_find(fixture.store, region)->sequence, 1);
+    assert_int_equal(fixture_used(&fixture), 90);
+    /* Just as many as there may be; new versions; others. */
+    assert_int_equal(fixture_put(&fixture, region, 80, 20, 2, 2), 0);
+    assert_int_equal(fixture_put(&fixture, region, 0, 100, 3, 3), 0);
+    assert_int_equal(fixture_put(&fixture, region, 100, 1, 4, 4), -E2BIG);
+    assert_int_equal(fixture_put(&fixture, other, 0, 100, 1, 1), 0);
+    /* A branch has its pages too, shared or not. */
+    uint64_t branch = fixture_branch(&fixture, region, "branch", false);
+    assert_int_equal(fixture_put(&fixture, branch, 100, 1, 4, 4), -E2BIG);
+    assert_int_equal(fixture_put(&fixture, branch, 0, 1, 4, 4), 0);
+    assert_int_equal(fixture_drop(&fixture, branch, 50, 1, 4), 0);
+    assert_int_equal(fixture_put(&fixture, branch, 100, 1, 5, 5), 0);
+}
+
+static void test_region_larger_than_it_may_be_now(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+
+    (void)state;
+    assert_int_equal(fixture_put(&fixture, region, 0, 200, 1, 1), 0);
+    fixture.region_bytes = (uint64_t)100 * WIRE_PAGE_BYTES;
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture_get(&fixture, region, 199), 1);
+    assert_int_equal(fixture_put(&fixture, region, 0, 200, 2, 2), 0);
+    assert_int_equal(fixture_put(&fixture, region, 200, 1, 2, 2), -E2BIG);
+}
+
+/* A segment that cannot be opened: no limit of the store's, nothing changes, and it passes. */
+static void test_no_file_may_be_opened(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+    struct rlimit before, none;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int err = fixture_put(&fixture, region, 0, 10, 1, 1);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(err, -EMFILE);
+    assert_int_equal(fixture_get(&fixture, region, 0), -1);
+    assert_int_equal(fixture_put(&fixture, region, 0, 10, 1, 1), 0);
+    assert_int_equal(fixture_get(&fixture, region, 9), 1);
+}
+
+static void test_number_of_regions(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+    const struct region *made;
+
+    (void)state;
+    fixture_region(&fixture, "b");
+    assert_int_equal(fixture_put(&fixture, region, 0, 10, 1, 1), 0);
+    fixture.max_regions = 3;
+    fixture_reopen(&fixture);
+    uint64_t frozen = fixture_branch(&fixture, region, "frozen", true);
+    assert_int_equal(store_claim(fixture.store, "c", 0, 1, &made), -EUSERS);
+    assert_int_equal(store_branch(fixture.store, region, 1, "c", true, &made), -EUSERS);
+    assert_int_equal(store_branch(fixture.store, frozen, 1, "c", false, &made), -EUSERS);
+    /* What is there is not new. */
+    assert_int_equal(fixture_branch(&fixture, region, "frozen", true), frozen);
+    assert_int_equal(fixture_region(&fixture, "a"), region);
+    assert_int_equal(fixture_remove(&fixture, frozen), 0);
+    fixture_region(&fixture, "c");
+    assert_int_equal(store_claim(fixture.store, "d", 0, 1, &made), -EUSERS);
+    /* More than there may be now: all are served. */
+    fixture.max_regions = 1;
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture.report.regions, 3);
+    assert_int_equal(fixture_get(&fixture, region, 9), 1);
+    assert_int_equal(fixture_used(&fixture), 10);
+}
+
 #define CAPACITY_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -155,6 +241,10 @@ int main(void)
         CAPACITY_TEST(test_removed_region_gives_its_files_back),
         CAPACITY_TEST(test_branches_share_and_pay_for_changes),
         CAPACITY_TEST(test_smaller_capacity_still_serves),
+        CAPACITY_TEST(test_full_region_refuses_whole_batches),
+        CAPACITY_TEST(test_region_larger_than_it_may_be_now),
+        CAPACITY_TEST(test_no_file_may_be_opened),
+        CAPACITY_TEST(test_number_of_regions),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,11 +1,12 @@
 #!/usr/bin/python3
-"""test_kill_served.py EDM [KILLS]: a real DMS is killed with SIGKILL at random instants while clients
-store pages in it over its socket; every acknowledged page reads back right after every restart."""
+"""test_kill_served.py EDM [KILLS [SEED [DMS-OPTION...]]]: a real DMS is killed with SIGKILL at random
+instants, also while it reads its files back, under load from several connections (kill_worker.py).
+After every restart every acknowledged page of every region and branch is read back; what was under
+way is there wholly or as before."""
+import multiprocessing
 import os
 import random
-import struct
 import sys
-import threading
 import time
 import unittest
 
@@ -13,108 +14,106 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, os.pardir, "proto"))
 # pylint: disable=wrong-import-position
 import edm_wire as wire
+import kill_worker
 from dms_process import DmsProcess
 
 EDM = os.path.abspath(sys.argv.pop(1))
-KILLS = int(sys.argv.pop(1)) if len(sys.argv) > 1 else 25
-PAGES = 2000
-MOST_PAGES = 64
-
-
-def page_bytes(number, sequence):
-    return struct.pack("<QQ", number, sequence) * 256
-
-
-class Writer(threading.Thread):
-    """Stores pages until it is stopped. ACKNOWLEDGED has the sequence of each page that is sure to
-    be stored, PENDING what is on its way."""
-
-    def __init__(self, dms, name):
-        super().__init__()
-        self.client = wire.Client(dms.endpoint, name, timeout_s=60.0, first_retry_s=0.05)
-        self.region, self.epoch, _ = self.client.open(name)
-        self.random = random.Random(name)
-        self.acknowledged = [0] * PAGES
-        self.sequence = 0
-        self.batches = 0
-        self.pausing = threading.Event()
-        self.paused = threading.Event()
-        self.going = threading.Event()
-        self.ending = False
-        self.failed = None
-
-    def run(self):
-        try:
-            while not self.ending:
-                self.put_batch()
-                if self.pausing.is_set():
-                    self.paused.set()
-                    self.going.wait()
-        except Exception as error:  # pylint: disable=broad-except
-            self.failed = error
-        self.paused.set()
-
-    def put_batch(self):
-        first = self.random.randrange(PAGES - MOST_PAGES)
-        numbers = range(first, first + self.random.randint(1, MOST_PAGES))
-        self.sequence += 1
-        self.client.put(self.region, self.epoch, [
-            (number, self.sequence, wire.RAW, page_bytes(number, self.sequence))
-            for number in numbers])
-        for number in numbers:
-            self.acknowledged[number] = self.sequence
-        self.batches += 1
-
-    def check(self, test):
-        """While paused: nothing is on its way."""
-        for first in range(0, PAGES, 250):
-            for page in self.client.get(self.region, self.epoch, [(first, 250)]):
-                test.assertEqual(page.sequence, self.acknowledged[page.page])
-                if page.sequence:
-                    test.assertEqual(page.bytes, page_bytes(page.page, page.sequence))
+KILLS = int(sys.argv.pop(1)) if len(sys.argv) > 1 else 50
+SEED = int(sys.argv.pop(1)) if len(sys.argv) > 1 else 5
+OPTIONS = sys.argv[1:]
+del sys.argv[1:]
+WORKERS = 3
+LONGEST_LOAD_S = 0.06
+LONGEST_START_S = 0.02
+STEADY_TIMEOUT_S = 120
 
 
 class TestKillServed(unittest.TestCase):
-    def test_kills(self):
-        dms = DmsProcess(EDM)
-        self.addCleanup(dms.remove)
-        dms.start()
-        writers = [Writer(dms, f"writer-{i}") for i in range(2)]
-        for writer in writers:
-            self.addCleanup(writer.client.close)
-            writer.start()
-        numbers = random.Random(5)
-        try:
-            for kill in range(KILLS):
-                time.sleep(numbers.random() * 0.05)
-                dms.kill()
-                dms.start()
-                if kill % 5 == 4:
-                    self.pause_and_check(writers)
-        finally:
-            for writer in writers:
-                writer.ending = True
-                writer.going.set()
-            for writer in writers:
-                writer.join()
-        for writer in writers:
-            self.assertIsNone(writer.failed)
-            self.assertGreater(writer.batches, KILLS)
-            writer.check(self)
-        self.assertNotIn("damaged:", dms.read_log())
+    def setUp(self):
+        self.dms = DmsProcess(EDM, *OPTIONS)
+        self.addCleanup(self.dms.remove)
+        self.random = random.Random(SEED)
+        self.workers = []
+        self.kills = 0
 
-    def pause_and_check(self, writers):
-        for writer in writers:
-            writer.going.clear()
-            writer.pausing.set()
-        for writer in writers:
-            writer.paused.wait()
-            self.assertIsNone(writer.failed)
-            writer.check(self)
-        for writer in writers:
-            writer.paused.clear()
-            writer.pausing.clear()
-            writer.going.set()
+    def start_workers(self):
+        # Forked before this process has a ZeroMQ context, so each has one of its own.
+        context = multiprocessing.get_context("fork")
+        for family in range(1, WORKERS + 1):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=kill_worker.run, daemon=True,
+                                      args=(family, self.dms.endpoint, SEED, theirs))
+            process.start()
+            theirs.close()
+            self.addCleanup(process.join)
+            self.addCleanup(process.kill)
+            self.workers.append(ours)
+
+    @staticmethod
+    def tell(pipe, word):
+        try:
+            pipe.send(word)
+        except BrokenPipeError:
+            pass  # It says why when it is heard.
+
+    def hear(self, pipe, word):
+        """What a worker says, which must be WORD."""
+        self.assertTrue(pipe.poll(STEADY_TIMEOUT_S), "a worker says nothing")
+        said, what = pipe.recv()
+        self.assertEqual(said, word, f"after {self.kills} kills, seed {SEED}:\n{what}")
+        return what
+
+    def kill(self):
+        self.dms.kill()
+        self.kills += 1
+
+    def test_kills(self):
+        self.dms.start()
+        self.start_workers()
+        for pipe in self.workers:
+            self.hear(pipe, "ready")
+        while self.kills < KILLS:
+            time.sleep(self.random.random() * LONGEST_LOAD_S)
+            self.kill()
+            while self.kills < KILLS and self.random.randrange(4) == 0:
+                self.dms.start()
+                time.sleep(self.random.random() * LONGEST_START_S)
+                self.kill()
+            self.dms.start()
+            for pipe in self.workers:
+                self.tell(pipe, "killed")
+            for pipe in self.workers:
+                self.hear(pipe, "ready")
+        for pipe in self.workers:
+            self.tell(pipe, "end")
+        self.sum_up([self.hear(pipe, "done") for pipe in self.workers])
+        self.check_left()
+
+    def sum_up(self, results):
+        total = {method: sum(done[method] for done, _ in results) for method in range(1, 11)}
+        interrupted = sum(count for _, count in results)
+        names = {wire.PAGE_PUT: "PUT", wire.PAGE_DROP: "DROP", wire.FREEZE: "FREEZE",
+                 wire.BRANCH: "BRANCH", wire.REMOVE: "REMOVE"}
+        print(f"{self.kills} kills, seed {SEED}: acknowledged "
+              + ", ".join(f"{total[method]} {name}" for method, name in names.items())
+              + f"; {interrupted} under way when the server was killed", flush=True)
+        # There was load, and kills hit it.
+        for method in names:
+            self.assertGreater(total[method], KILLS // 10, names[method])
+        self.assertGreater(total[wire.PAGE_PUT], KILLS)
+        self.assertGreater(interrupted, KILLS)
+
+    def check_left(self):
+        """Every worker has removed its regions: no slot may be left in use."""
+        client = wire.Client(self.dms.endpoint, "test", timeout_s=60.0)
+        self.addCleanup(client.close)
+        self.assertEqual(client.list(), [])
+        end = time.monotonic() + 60
+        while client.stat()[0]["npages"] > 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        self.assertEqual(client.stat()[0]["npages"], 0)
+        self.assertEqual(self.dms.end(), 0)
+        self.assertNotIn("damaged:", self.dms.read_log())
 
 
 if __name__ == "__main__":

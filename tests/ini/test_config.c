@@ -125,6 +125,10 @@ static void test_dms_defaults(void **state)
     assert_int_equal(r.config.dms.capacity_bytes, 0);
     assert_int_equal(r.config.dms.nshards, 1);
     assert_int_equal(r.config.dms.start_addr, 0);
+    assert_int_equal(r.config.dms.max_connections, 1024);
+    assert_int_equal(r.config.dms.max_regions, 65536);
+    assert_int_equal(r.config.dms.region_bytes, 0);
+    assert_int_equal(r.config.dms.request_bytes, MIB);
     config_clear(&r.config);
 }
 
@@ -167,12 +171,17 @@ static void test_dms_options(void **state)
     (void)state;
     read_good(&r, NULL,
               "--listen=tcp://*:65472 --shards 64 --data /d --capacity=1.5G --start-addr 0x2000 "
+              "--max-connections=65536 --max-regions=1 --region-capacity=3M --max-request 256K "
               "--mode=dms");
     assert_string_equal(r.config.dms.listen, "tcp://*:65472");
     assert_int_equal(r.config.dms.nshards, 64);
     assert_string_equal(r.config.dms.data, "/d");
     assert_int_equal(r.config.dms.capacity_bytes, 1536ul * MIB);
     assert_int_equal(r.config.dms.start_addr, 0x2000);
+    assert_int_equal(r.config.dms.max_connections, 65536);
+    assert_int_equal(r.config.dms.max_regions, 1);
+    assert_int_equal(r.config.dms.region_bytes, 3 * MIB);
+    assert_int_equal(r.config.dms.request_bytes, MIB / 4);
     assert_int_equal(r.config.client.start_addr, 0);
     config_clear(&r.config);
 }
@@ -406,7 +415,7 @@ static void test_mistakes_in_file(void **state)
          "stats_interval, wait, low_threshold, high_threshold, start_addr, end_addr");
     says("[dms]\nlocal = 1G\n", READ_CLIENT,
          "edm: @:2: unknown key 'local' in [dms]: known keys are listen, data, capacity, shards, "
-         "start_addr");
+         "start_addr, max_connections, max_regions, region_capacity, max_request");
     says("[log]\nx = 1\n", READ_CLIENT,
          "edm: @:2: unknown key 'x' in [log]: known keys are level, file");
     says("# c\n[client]\nlow_threshold = x\n", READ_CLIENT,
@@ -514,7 +523,7 @@ static void test_samples(void **state)
 {
     (void)state;
     check_sample("edm-client.ini", "--mode=client -- p", 12);
-    check_sample("edm-dms.ini", "--mode=dms", 7);
+    check_sample("edm-dms.ini", "--mode=dms", 11);
 }
 
 #define WITH_FILE(test) cmocka_unit_test_setup_teardown(test, make_file, remove_file)

@@ -56,6 +56,9 @@ class CommandLine(Case):
                    "--mode=client", "--locl=1G", "--", "true")
         self.fails("edm: bad value '12Q' for --local: a size such as 256M, 2G or 50%, at least 16M",
                    "--mode=client", "--local", "12Q", "--", "true")
+        for size in ("255K", "1025K"):
+            self.fails(f"edm: bad value '{size}' for --max-request: a size from 256K to 1M",
+                       "--mode=dms", f"--max-request={size}")
         self.fails("edm: no program to run: edm --mode=client [options] -- PROG ARGS",
                    "--mode=client")
         self.fails("edm: bad value 'tcp://127.0.0.1' for --listen: no port: tcp://HOST:PORT or "
@@ -66,7 +69,9 @@ class CommandLine(Case):
         with open(ini, "w", encoding="utf-8") as file:
             file.write("[client]\nlow_threshold = 90\n\n[dms]\nshard = 3\n")
         self.fails(f"edm: {ini}:5: unknown key 'shard' in [dms]: known keys are listen, data, "
-                   "capacity, shards, start_addr", "--mode=client", f"--config={ini}", "--", "true")
+                   "capacity, shards, start_addr, max_connections, max_regions, region_capacity, "
+                   "max_request",
+                   "--mode=client", f"--config={ini}", "--", "true")
         self.fails(f"edm: cannot read {ini}x: No such file or directory",
                    "--mode=dms", "--config", ini + "x")
 

@@ -1,0 +1,417 @@
+/*
+ * fuzz_handler: sequences of requests to the handler of a shard with a real store behind it.
+ *
+ * An input is a list of steps (enum step): requests put together from small choices, such requests
+ * with bytes changed after packing, any bytes as a header, restarts. All go the way a message goes
+ * in the shard: unpacked, answered, the reply packed. What must be so:
+ *
+ * - every reply is one of the protocol's, and what it says of a body is so;
+ * - what is served has the checksum it says;
+ * - a refused request changes nothing; an acknowledged page is there;
+ * - a restart, as kill -9 would leave the files, changes nothing;
+ * - when all regions are removed, no slot is in use.
+ */
+#include "fuzz_dir.h"
+#include "fuzz_input.h"
+#include "fuzz_random.h"
+#include "fuzz_store.h"
+
+#include "../../dms/handler.h"
+#include "../../ini/log.h"
+
+enum {
+    CAPACITY_BYTES = 1 << 20 /* 256 pages: soon full */,
+    NAMES = 8,
+    MAX_STEPS = 100,
+    FIRST_PAGE = 3
+};
+
+struct world {
+    struct fuzz_input input;
+    struct store *store;
+    struct handler handler;
+    uint8_t *body; /* of the reply under way */
+    size_t body_bytes;
+    size_t last_len, last_body; /* of the message delivered last */
+};
+
+static struct wire_request request, unpacked;
+static struct wire_reply reply, reply_unpacked;
+static uint8_t header[WIRE_MAX_HEADER_BYTES], reply_header[WIRE_MAX_HEADER_BYTES];
+static uint8_t body[WIRE_MAX_BODY_BYTES];
+
+static void open_world(struct world *world, bool fresh)
+{
+    struct store_report report;
+
+    world->store = fuzz_store_open(CAPACITY_BYTES, &report);
+    fuzz_require(world->store != NULL);
+    fuzz_require(report.damaged_headers + report.damaged_pages + report.damaged_records +
+                     report.damaged_files + report.recovered ==
+                 0);
+    fuzz_require(!fresh || report.pages + report.regions == 0);
+    world->handler = (struct handler){.store = world->store,
+                                      .instance = 1,
+                                      .nshards = 1,
+                                      .first_page = FIRST_PAGE,
+                                      .part = "Fuzz"};
+}
+
+static void *make_body(void *context, size_t len_bytes)
+{
+    struct world *world = context;
+
+    fuzz_require(world->body == NULL && len_bytes > 0 && len_bytes <= WIRE_MAX_BODY_BYTES);
+    world->body = malloc(len_bytes);
+    fuzz_require(world->body != NULL);
+    world->body_bytes = len_bytes;
+    return world->body;
+}
+
+/* The body is what the pages of the reply say. */
+static void check_pages(const struct world *world)
+{
+    const uint8_t *begin = world->body == NULL ? body : world->body;
+    const uint8_t *at = begin;
+
+    for (uint32_t i = 0; i < reply.npages; i++) {
+        const struct wire_page *page = &reply.pages[i];
+        if (page->encoding == WIRE_ABSENT)
+            continue;
+        fuzz_require(wire_checksum(page->page, at, page->length_bytes) == page->checksum);
+        at += page->length_bytes;
+    }
+    fuzz_require((size_t)(at - begin) == world->body_bytes);
+}
+
+static void check_reply(const struct world *world)
+{
+    bool ok = reply.status == WIRE_OK;
+    size_t len = ok ? world->body_bytes : 0;
+    ssize_t packed = wire_pack_reply(&reply, reply_header, sizeof(reply_header));
+
+    fuzz_require(packed > 0);
+    fuzz_require(wire_unpack_reply(&reply_unpacked, reply_header, (size_t)packed, len) == 0);
+    /* The files are whole and nothing fails here. */
+    fuzz_require(reply.status != WIRE_DATA_LOSS && reply.status != WIRE_INTERNAL);
+    if (ok && reply.method == WIRE_PAGE_GET)
+        check_pages(world);
+}
+
+/* Of the region a request is about: what only a request that is granted may change. */
+struct mark {
+    uint64_t epoch, sequence, npages, nregions;
+};
+
+static struct mark take_mark(const struct world *world)
+{
+    const struct region *region = store_find(world->store, unpacked.region);
+    struct wire_shard_info info = {0};
+    struct mark mark = {0};
+
+    store_stat(world->store, &info);
+    mark.nregions = info.nregions;
+    if (region != NULL) {
+        mark.epoch = region->epoch;
+        mark.sequence = region->sequence;
+        mark.npages = page_tree_count(region->pages);
+    }
+    return mark;
+}
+
+/* What was acknowledged is there. */
+static void check_stored(const struct world *world)
+{
+    const struct region *region = store_find(world->store, unpacked.region);
+
+    fuzz_require(region != NULL);
+    for (uint32_t i = 0; i < unpacked.npages; i++) {
+        struct wire_page page = {.page = unpacked.pages[i].page};
+        fuzz_require(fuzz_store_get(world->store, region, &page) == 0);
+        fuzz_require(page.encoding != WIRE_ABSENT && page.sequence >= unpacked.pages[i].sequence);
+    }
+}
+
+/* As a shard takes a message up. */
+static void deliver(struct world *world, size_t len, size_t body_len, uint64_t connection)
+{
+    struct handler_peer peer = {.connection = connection, .make_body = make_body, .context = world};
+    /* Of just their sizes, for the address sanitizer. */
+    uint8_t *exact = malloc(len + 1), *exact_body = malloc(body_len + 1);
+
+    world->last_len = len;
+    world->last_body = body_len;
+    fuzz_require(exact != NULL && exact_body != NULL);
+    memcpy(exact, header, len);
+    memcpy(exact_body, body, body_len);
+    world->body_bytes = 0;
+    exact = realloc(exact, len + (len == 0));
+    exact_body = realloc(exact_body, body_len + (body_len == 0));
+    fuzz_require(exact != NULL && exact_body != NULL);
+    int err = wire_unpack_request(&unpacked, exact, len, body_len);
+    struct mark before = take_mark(world);
+    handler_answer(&world->handler, &unpacked, err, exact_body, &peer, &reply);
+    struct mark after = take_mark(world);
+    check_reply(world);
+    if (reply.status != WIRE_OK)
+        fuzz_require(memcmp(&before, &after, sizeof(before)) == 0);
+    else if (unpacked.method == WIRE_PAGE_PUT)
+        check_stored(world);
+    free(world->body);
+    world->body = NULL;
+    free(exact);
+    free(exact_body);
+}
+
+static void choose_name(struct world *world, char *name)
+{
+    uint8_t choice = fuzz_byte(&world->input);
+    size_t got;
+
+    memset(name, 0, WIRE_MAX_NAME_BYTES + 1);
+    if (choice < 0xf0) {
+        snprintf(name, WIRE_MAX_NAME_BYTES, "r%u", (unsigned)choice % NAMES);
+        return;
+    }
+    const uint8_t *bytes = fuzz_bytes(&world->input, choice & 15, &got);
+    memcpy(name, bytes, got);
+}
+
+static const struct region *region_named(const struct world *world, unsigned number)
+{
+    const struct region *region = store_after(world->store, "");
+
+    for (; region != NULL; region = store_after(world->store, region->name)) {
+        if (region->name[0] == 'r' && region->name[1] == '0' + (int)number)
+            return region;
+    }
+    return NULL;
+}
+
+static void choose_region(struct world *world)
+{
+    uint8_t choice = fuzz_byte(&world->input), epoch = fuzz_byte(&world->input);
+    const struct region *region = region_named(world, choice % NAMES);
+
+    request.region = choice >= 0xf8 || region == NULL ? fuzz_number(&world->input, 2) : region->id;
+    request.epoch = region == NULL ? 1 : region->epoch;
+    if (epoch >= 0xf0)
+        request.epoch = fuzz_number(&world->input, 8);
+    else if (epoch >= 0xd0)
+        request.epoch += epoch % 3 - 1U;
+    /* Sequences go on from the region's, mostly. */
+    request.sequence = region == NULL ? 0 : region->sequence;
+}
+
+static uint64_t choose_page(struct world *world)
+{
+    static const uint64_t bases[] = {
+        0, 8, 300, 500, 512 * 512 - 4, (uint64_t)1 << 35, WIRE_MAX_PAGE - 300};
+    uint8_t choice = fuzz_byte(&world->input);
+
+    if (choice >= 0xfe)
+        return fuzz_number(&world->input, 7);
+    return bases[choice % 7] + choice / 7;
+}
+
+static uint32_t choose_count(struct world *world)
+{
+    uint8_t choice = fuzz_byte(&world->input);
+
+    return choice >= 0xf0 ? 16U * (choice - 0xefU) : choice % 16U + 1;
+}
+
+/* Bytes for a page of the request: what they are does not matter, that they differ does. */
+static void make_page(struct wire_page *page, uint8_t choice, uint8_t *bytes)
+{
+    page->encoding = choice >= 0xf0 ? WIRE_LZ4 : choice >= 0xe0 ? WIRE_FILL : WIRE_RAW;
+    page->length_bytes = WIRE_PAGE_BYTES;
+    if (page->encoding == WIRE_FILL)
+        page->length_bytes = 8;
+    if (page->encoding == WIRE_LZ4)
+        page->length_bytes = (choice & 15U) * 273U + (choice == 0xf0);
+    memset(bytes, (int)(page->page ^ page->sequence << 1 ^ choice), page->length_bytes);
+    page->checksum = wire_checksum(page->page, bytes, page->length_bytes);
+}
+
+static size_t choose_pages(struct world *world, bool with_bytes)
+{
+    uint64_t first = choose_page(world);
+    uint8_t choice = fuzz_byte(&world->input), how = fuzz_byte(&world->input);
+    size_t len = 0;
+
+    request.npages = choose_count(world);
+    uint64_t sequence = how >= 0xf0   ? fuzz_number(&world->input, 8)
+                        : how >= 0xc0 ? how % 16U
+                                      : request.sequence + how % 3;
+    for (uint32_t i = 0; i < request.npages; i++) {
+        struct wire_page *page = &request.pages[i];
+        *page = (struct wire_page){.page = first + i * (uint64_t)(choice < 0xe0 ? 1 : 300)};
+        if (!with_bytes)
+            continue;
+        page->sequence = sequence + (how % 2 != 0 ? i : 0);
+        make_page(page, choice, body + len);
+        len += page->length_bytes;
+    }
+    if (with_bytes && how == 0xef)
+        request.pages[0].checksum ^= 1;
+    return len;
+}
+
+static void choose_ranges(struct world *world)
+{
+    uint8_t how = fuzz_byte(&world->input);
+
+    request.nranges = how % 16U + 1;
+    for (uint32_t i = 0; i < request.nranges; i++) {
+        request.ranges[i].first = choose_page(world);
+        request.ranges[i].npages =
+            how >= 0xf0 ? fuzz_number(&world->input, 6) : choose_count(world);
+    }
+    if (how % 32 >= 24)
+        request.sequence = fuzz_number(&world->input, 1);
+}
+
+/* A request of METHOD. Returns the length of its body. */
+static size_t choose_request(struct world *world, uint8_t method)
+{
+    size_t len = 0;
+
+    memset(&request, 0, sizeof(request));
+    request.method = method;
+    request.id = fuzz_byte(&world->input);
+    choose_region(world);
+    switch (method) {
+    case WIRE_HELLO:
+        request.version_min = fuzz_byte(&world->input) % 4;
+        request.version_max = fuzz_byte(&world->input) % 4;
+        choose_name(world, request.name);
+        break;
+    case WIRE_OPEN:
+        if (request.id % 2 != 0)
+            request.epoch = 0;
+        choose_name(world, request.name);
+        break;
+    case WIRE_FREEZE:
+    case WIRE_BRANCH:
+    case WIRE_LIST:
+        choose_name(world, request.name);
+        break;
+    case WIRE_PAGE_GET:
+    case WIRE_PAGE_PUT:
+        len = choose_pages(world, method == WIRE_PAGE_PUT);
+        break;
+    case WIRE_PAGE_DROP:
+        choose_ranges(world);
+        break;
+    default:
+        break;
+    }
+    return len;
+}
+
+enum step {
+    STEP_MORE = 10,
+    STEP_BENT = 11,
+    STEP_RAW = 12,
+    STEP_RESTART = 13,
+    STEP_WORK = 14,
+    STEP_AGAIN = 15
+};
+
+/* What was packed, bytes of it changed. */
+static void bend(struct world *world, size_t len)
+{
+    for (unsigned n = fuzz_byte(&world->input) % 4U + 1; n > 0; n--) {
+        size_t at = fuzz_number(&world->input, 2) % len;
+        header[at] = fuzz_byte(&world->input);
+    }
+}
+
+static void restart(struct world *world)
+{
+    uint64_t before = fuzz_store_digest(world->store);
+
+    store_close(&world->store);
+    open_world(world, false);
+    fuzz_require(fuzz_store_digest(world->store) == before);
+}
+
+static void send_raw(struct world *world, uint8_t choice)
+{
+    size_t got, body_len = choice / 16U * WIRE_PAGE_BYTES;
+    const uint8_t *bytes = fuzz_bytes(&world->input, fuzz_byte(&world->input), &got);
+
+    memcpy(header, bytes, got);
+    memset(body, choice, body_len);
+    deliver(world, got, body_len, choice);
+}
+
+static void send_request(struct world *world, uint8_t method, bool bent, uint64_t connection)
+{
+    size_t body_len = choose_request(world, method);
+    ssize_t len = wire_pack_request(&request, header, sizeof(header));
+
+    if (len < 0)
+        return;
+    if (bent)
+        bend(world, (size_t)len);
+    deliver(world, (size_t)len, body_len, connection);
+}
+
+static void take_step(struct world *world)
+{
+    uint8_t choice = fuzz_byte(&world->input);
+    enum step step = (enum step)(choice % 16);
+    uint8_t method = (uint8_t)(step + 1);
+
+    if (step == STEP_RESTART) {
+        restart(world);
+    } else if (step == STEP_WORK) {
+        store_work(world->store);
+    } else if (step == STEP_RAW) {
+        send_raw(world, choice);
+    } else if (step == STEP_AGAIN) {
+        deliver(world, world->last_len, world->last_body, choice);
+    } else {
+        if (step == STEP_BENT)
+            method = choice / 16 % 10 + 1;
+        else if (step == STEP_MORE)
+            method = WIRE_PAGE_PUT;
+        send_request(world, method, step == STEP_BENT, choice / 128);
+    }
+}
+
+/* Nothing may be left behind. */
+static void remove_all(struct world *world)
+{
+    const struct region *region;
+    struct wire_shard_info info = {0};
+
+    while ((region = store_after(world->store, "")) != NULL)
+        fuzz_require(store_remove(world->store, region->id, region->epoch) == 0);
+    while (store_work(world->store))
+        ;
+    store_stat(world->store, &info);
+    fuzz_require(info.npages == 0 && info.nregions == 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct world world = {.input = {data, size}};
+
+    if (size == 0)
+        return 0;
+    fuzz_require(log_open("/dev/null", LOG_LEVEL_DEBUG) == 0);
+    fuzz_dir();
+    fuzz_dir_clear();
+    fuzz_random_restart();
+    open_world(&world, true);
+    for (unsigned step = 0; step < MAX_STEPS && world.input.left > 0; step++)
+        take_step(&world);
+    restart(&world);
+    remove_all(&world);
+    store_close(&world.store);
+    log_close();
+    return 0;
+}
