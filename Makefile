@@ -32,6 +32,14 @@ kill-test: deps
 	@$(MAKE) all
 	/usr/bin/python3 -B tests/dms/test_kill_served.py $(BUILD)/edm $(KILLS) $(SEED)
 
+# Power cuts, kills and failed syncs at random moments of a store: CUTS for each durability.
+CUTS ?= 20000
+.PHONY: power-cut
+power-cut: deps
+	@cmake -S . -B $(BUILD)/power-cut >/dev/null
+	@cmake --build $(BUILD)/power-cut --parallel $(JOBS) --target dms_test_power_cut
+	$(BUILD)/power-cut/tests/dms/dms_test_power_cut $(CUTS) $(SEED)
+
 .PHONY: docker-test
 docker-test:
 	tests/docker/run.sh

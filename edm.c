@@ -1,7 +1,8 @@
 /*
- * edm: reads what it is told and becomes a client or a DMS.
+ * edm: reads what it is told and becomes a client, a DMS, or the check of a DMS's files.
  */
 #include "client/client.h"
+#include "dms/check.h"
 #include "dms/dms.h"
 #include "ini/config.h"
 #include "ini/log.h"
@@ -9,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -36,12 +38,22 @@ static const char *find_self(char *path, size_t cap)
     return access(path, X_OK) == 0 ? path : self;
 }
 
+/* Whether all that was written to standard output has got there. */
+static bool is_written(void)
+{
+    return fflush(stdout) == 0 && ferror(stdout) == 0;
+}
+
 static int run(const struct config *config)
 {
     char self[PATH_MAX];
 
     if (config->mode == CONFIG_MODE_DMS)
         return dms_run(&config->dms, -1);
+    if (config->mode == CONFIG_MODE_CHECK) {
+        int status = (int)check_run(config->dms.data, config->repair, stdout);
+        return is_written() ? status : EXIT_EDM_FAILED;
+    }
     return client_run(&config->client, find_self(self, sizeof(self)));
 }
 
@@ -63,7 +75,7 @@ int main(int argc, char **argv)
     keep_buffers();
     switch (config_read(&config, argc, argv, error, sizeof(error))) {
     case CONFIG_DONE:
-        return fflush(stdout) == 0 ? 0 : EXIT_EDM_FAILED;
+        return is_written() ? 0 : EXIT_EDM_FAILED;
     case CONFIG_BAD:
         fprintf(stderr, "%s\n", error);
         return EXIT_EDM_FAILED;

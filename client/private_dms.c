@@ -16,7 +16,9 @@ static void be_dms(const struct private_dms *dms, pid_t parent)
     snprintf(listen, sizeof listen, "--listen=%s", dms->endpoint);
     snprintf(data, sizeof data, "--data=%s", dms->data);
     snprintf(log, sizeof log, "--log-file=%s", dms->log);
-    char *const argv[] = {(char *)"edm", (char *)"--mode=dms", listen, data, log, NULL};
+    /* Its pages are of no use after a power cut. */
+    char *const argv[] = {
+        (char *)"edm", (char *)"--mode=dms", (char *)"--durability=none", listen, data, log, NULL};
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(125);

@@ -20,7 +20,10 @@
 static const char STORE_FILE[] = "edm-store";
 static const char LOCK_FILE[] = "lock";
 
+enum { DATA_DIR_MAX_SHARDS = 64 };
+
 struct data_dir {
+    const struct disk *disk;
     char path[PATH_MAX / 2];
     char shard_path[PATH_MAX];
     uint32_t nshards;
@@ -118,13 +121,13 @@ static int take_lock(struct data_dir *dir)
 
     if (err != 0)
         return fail_io(dir, err);
-    dir->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    dir->lock_fd = disk_open(dir->disk, path, O_RDWR | O_CREAT, 0600);
     if (dir->lock_fd < 0)
-        return fail_io(dir, -errno);
+        return fail_io(dir, dir->lock_fd);
     if (flock(dir->lock_fd, LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK)
             return fail_io(dir, -errno);
-        ssize_t got = pread(dir->lock_fd, text, sizeof(text) - 1, 0);
+        ssize_t got = disk_read(dir->disk, dir->lock_fd, text, sizeof(text) - 1, 0);
         text[got > 0 ? strcspn(text, "\n") : 0] = '\0';
         return fail(dir, -EBUSY,
                     "%s is in use by another DMS (process %s): stop it, or name another directory "
@@ -133,41 +136,56 @@ static int take_lock(struct data_dir *dir)
     }
     /* The number is a help to people only. */
     snprintf(text, sizeof(text), "%d\n", (int)getpid());
-    if (ftruncate(dir->lock_fd, 0) != 0 ||
-        pwrite(dir->lock_fd, text, strlen(text), 0) != (ssize_t)strlen(text))
-        return fail_io(dir, errno == 0 ? -ENOSPC : -errno);
-    return 0;
-}
-
-static int make_store_file(const struct data_dir *dir, const char *path)
-{
-    char text[128];
-    int len = snprintf(text, sizeof(text), "edm-store\nformat = %d\nshards = %" PRIu32 "\n",
-                       DATA_DIR_FORMAT, dir->nshards);
-    int err = file_write_whole(path, text, (size_t)len);
-
+    err = disk_truncate(dir->disk, dir->lock_fd, 0);
+    if (err == 0)
+        err = disk_write_all(dir->disk, dir->lock_fd, text, strlen(text), 0);
     return err == 0 ? 0 : fail_io(dir, err);
 }
 
-static int check_store_text(const struct data_dir *dir, const char *text)
+static int make_store_file(const struct data_dir *dir)
 {
-    unsigned format, shards;
+    char text[128], path[PATH_MAX];
+    int len = snprintf(text, sizeof(text), "edm-store\nformat = %d\nshards = %" PRIu32 "\n",
+                       DATA_DIR_FORMAT, dir->nshards);
+    int err = path_in(dir, STORE_FILE, path, sizeof(path));
+
+    if (err == 0)
+        err = file_write_whole(dir->disk, path, text, (size_t)len);
+    return err == 0 ? 0 : fail_io(dir, err);
+}
+
+/* Nothing but what make_store_file() writes is the file. */
+static int read_store_text(const struct data_dir *dir, const char *text, unsigned *shards)
+{
+    unsigned format;
     int end = 0;
 
     if (sscanf(text, "edm-store\nformat = %9u\n", &format) != 1)
         return fail(dir, -EBADMSG,
                     "%s/%s is damaged: restore it from a backup (it says format and number of "
-                    "shards), or name another directory with --data",
-                    dir->path, STORE_FILE);
+                    "shards), or have it made anew with edm --mode=check --data=%s --repair",
+                    dir->path, STORE_FILE, dir->path);
     if (format != DATA_DIR_FORMAT)
         return fail(dir, -EPROTONOSUPPORT,
                     "%s has format %u and this EDM knows format %d: use the version of EDM that "
                     "made it, or name another directory with --data",
                     dir->path, format, DATA_DIR_FORMAT);
-    if (sscanf(text, "edm-store\nformat = %*u\nshards = %9u\n%n", &shards, &end) != 1 || end == 0 ||
-        shards == 0)
-        return fail(dir, -EBADMSG, "%s/%s is damaged: restore it from a backup", dir->path,
-                    STORE_FILE);
+    if (sscanf(text, "edm-store\nformat = %*u\nshards = %9u\n%n", shards, &end) != 1 || end == 0 ||
+        *shards == 0 || *shards > DATA_DIR_MAX_SHARDS)
+        return fail(dir, -EBADMSG,
+                    "%s/%s is damaged: restore it from a backup, or have it made anew with edm "
+                    "--mode=check --data=%s --repair",
+                    dir->path, STORE_FILE, dir->path);
+    return 0;
+}
+
+static int check_store_text(const struct data_dir *dir, const char *text)
+{
+    unsigned shards;
+    int err = read_store_text(dir, text, &shards);
+
+    if (err != 0)
+        return err;
     if (shards != dir->nshards)
         return fail(dir, -EINVAL,
                     "%s was made with --shards=%u and cannot be used with --shards=%" PRIu32,
@@ -175,56 +193,114 @@ static int check_store_text(const struct data_dir *dir, const char *text)
     return 0;
 }
 
-static int check_store_file(const struct data_dir *dir)
+/* Reads the store file. Returns 0 or -errno: -ENOENT. */
+static int load_store_file(const struct data_dir *dir, char *text, size_t cap)
 {
     char path[PATH_MAX];
-    char text[256] = "";
     int err = path_in(dir, STORE_FILE, path, sizeof(path));
+    int fd = err != 0 ? err : disk_open(dir->disk, path, O_RDONLY, 0);
 
-    if (err != 0)
-        return fail_io(dir, err);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT)
-        return make_store_file(dir, path);
     if (fd < 0)
-        return fail_io(dir, -errno);
-    ssize_t got = read(fd, text, sizeof(text) - 1);
-    err = got < 0 ? fail_io(dir, -errno) : check_store_text(dir, text);
-    close(fd);
-    return err;
+        return fd;
+    ssize_t got = disk_read(dir->disk, fd, text, cap - 1, 0);
+    disk_close(dir->disk, fd);
+    text[got > 0 ? got : 0] = '\0';
+    return got < 0 ? (int)got : 0;
+}
+
+static int check_store_file(const struct data_dir *dir)
+{
+    char text[256];
+    int err = load_store_file(dir, text, sizeof(text));
+
+    if (err == -ENOENT)
+        return make_store_file(dir);
+    return err != 0 ? fail_io(dir, err) : check_store_text(dir, text);
+}
+
+/* Whether NAME is in the directory of shard I. */
+static bool has_file(struct data_dir *dir, uint32_t i, const char *name)
+{
+    char path[PATH_MAX + 16];
+
+    snprintf(path, sizeof(path), "%s/%s", data_dir_shard(dir, i), name);
+    return access(path, F_OK) == 0;
+}
+
+/* All directories are made before the first shard is used. */
+static int check_shards(struct data_dir *dir)
+{
+    uint32_t missing = dir->nshards;
+    bool used = false;
+
+    for (uint32_t i = 0; i < dir->nshards; i++) {
+        if (!has_file(dir, i, "."))
+            missing = i;
+        used = used || has_file(dir, i, "shard");
+    }
+    if (missing == dir->nshards || !used)
+        return 0;
+    return fail(dir, -ENOENT,
+                "%s is missing: restore it from a backup, or go on without its pages after edm "
+                "--mode=check --data=%s --repair",
+                data_dir_shard(dir, missing), dir->path);
+}
+
+/* Makes the directory PATH if it is not there. */
+static int make_dir(const struct data_dir *dir, const char *path)
+{
+    int err = disk_make_dir(dir->disk, path, 0700);
+
+    if (err == 0)
+        err = disk_sync_parent(dir->disk, path);
+    return err == 0 || err == -EEXIST ? 0 : fail_io(dir, err);
 }
 
 static int prepare(struct data_dir *dir)
 {
-    if (mkdir(dir->path, 0700) != 0 && errno != EEXIST)
-        return fail_io(dir, -errno);
-    int err = check_owner(dir);
+    int err = make_dir(dir, dir->path);
+
+    if (err == 0)
+        err = check_owner(dir);
     if (err == 0)
         err = take_lock(dir);
     if (err == 0)
         err = check_store_file(dir);
-    for (uint32_t i = 0; err == 0 && i < dir->nshards; i++) {
-        if (mkdir(data_dir_shard(dir, i), 0700) != 0 && errno != EEXIST)
-            err = fail_io(dir, -errno);
-    }
+    if (err == 0)
+        err = check_shards(dir);
+    for (uint32_t i = 0; err == 0 && i < dir->nshards; i++)
+        err = make_dir(dir, data_dir_shard(dir, i));
     return err;
 }
 
-int data_dir_open(struct data_dir **out, const char *path, uint32_t nshards, char *why,
-                  size_t why_cap)
+static struct data_dir *make(const struct disk *disk, const char *path, uint32_t nshards, char *why,
+                             size_t why_cap, int *err)
 {
     struct data_dir *dir = calloc(1, sizeof(*dir));
 
     if (dir == NULL) {
         snprintf(why, why_cap, "out of memory");
-        return -ENOMEM;
+        *err = -ENOMEM;
+        return NULL;
     }
+    dir->disk = disk;
     dir->nshards = nshards;
     dir->lock_fd = -1;
     dir->why = why;
     dir->why_cap = why_cap;
     int len = snprintf(dir->path, sizeof(dir->path), "%s", path);
-    int err = (size_t)len < sizeof(dir->path) ? prepare(dir) : fail_io(dir, -ENAMETOOLONG);
+    *err = (size_t)len < sizeof(dir->path) ? 0 : fail_io(dir, -ENAMETOOLONG);
+    return dir;
+}
+
+int data_dir_open(struct data_dir **out, const struct disk *disk, const char *path,
+                  uint32_t nshards, char *why, size_t why_cap)
+{
+    int err;
+    struct data_dir *dir = make(disk, path, nshards, why, why_cap, &err);
+
+    if (err == 0)
+        err = prepare(dir);
     if (err != 0)
         data_dir_close(&dir);
     else
@@ -232,12 +308,80 @@ int data_dir_open(struct data_dir **out, const char *path, uint32_t nshards, cha
     return err;
 }
 
+/* How many shards the directory has: one more than the highest number there is. */
+static int count_shards(struct data_dir *dir)
+{
+    dir->nshards = 0;
+    for (uint32_t i = 0; i < DATA_DIR_MAX_SHARDS; i++) {
+        if (has_file(dir, i, "."))
+            dir->nshards = i + 1;
+    }
+    if (dir->nshards > 0)
+        return 0;
+    return fail(dir, -ENOENT, "there is no store in %s: name a DMS's directory with --data",
+                dir->path);
+}
+
+static int find_shards(struct data_dir *dir, bool *damaged)
+{
+    char text[256];
+    unsigned shards;
+    int err = load_store_file(dir, text, sizeof(text));
+
+    if (err != 0 && err != -ENOENT)
+        return fail_io(dir, err);
+    if (err == 0)
+        err = read_store_text(dir, text, &shards);
+    *damaged = err == -EBADMSG || err == -ENOENT;
+    if (*damaged)
+        return count_shards(dir);
+    if (err == 0)
+        dir->nshards = shards;
+    return err;
+}
+
+int data_dir_examine(struct data_dir **out, const struct disk *disk, const char *path,
+                     bool *damaged, char *why, size_t why_cap)
+{
+    int err;
+    struct data_dir *dir = make(disk, path, 0, why, why_cap, &err);
+
+    *damaged = false;
+    if (err == 0 && access(path, F_OK) != 0)
+        err = fail(dir, -errno, "cannot read %s: %s", path, strerror(errno));
+    if (err == 0)
+        err = find_shards(dir, damaged);
+    if (err == 0)
+        err = take_lock(dir);
+    if (err != 0)
+        data_dir_close(&dir);
+    else
+        *out = dir;
+    return err;
+}
+
+int data_dir_mend(struct data_dir *dir, bool damaged, char *why, size_t why_cap)
+{
+    int err = 0;
+
+    dir->why = why;
+    dir->why_cap = why_cap;
+    for (uint32_t i = 0; err == 0 && i < dir->nshards; i++)
+        err = make_dir(dir, data_dir_shard(dir, i));
+    return err == 0 && damaged ? make_store_file(dir) : err;
+}
+
+uint32_t data_dir_shards(const struct data_dir *dir)
+{
+    return dir->nshards;
+}
+
 void data_dir_close(struct data_dir **dir)
 {
     if (*dir == NULL)
         return;
     if ((*dir)->lock_fd >= 0)
-        close((*dir)->lock_fd);
+        disk_close((*dir)->disk, (*dir)->lock_fd);
     free(*dir);
     *dir = NULL;
 }

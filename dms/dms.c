@@ -1,6 +1,7 @@
 #include "dms.h"
 
 #include "data_dir.h"
+#include "mapped_fault.h"
 #include "segment.h"
 #include "shard.h"
 #include "../ini/log.h"
@@ -65,6 +66,18 @@ static int divide_capacity(const struct dms *dms, uint64_t *bytes)
     return -ENOSPC;
 }
 
+static enum store_durability durability_of(const struct dms_config *config)
+{
+    switch (config->durability) {
+    case CONFIG_SYNC_NONE:
+        return STORE_NONE;
+    case CONFIG_SYNC_ALWAYS:
+        return STORE_ALWAYS;
+    default:
+        return STORE_INTERVAL;
+    }
+}
+
 /* Binds all sockets. Failures are logged. */
 static int make_shards(struct dms *dms)
 {
@@ -77,6 +90,9 @@ static int make_shards(struct dms *dms)
         .max_regions = config->max_regions,
         .region_bytes = config->region_bytes / config->nshards,
         .request_bytes = (uint32_t)config->request_bytes,
+        .durability = durability_of(config),
+        .sync_interval_ms = config->sync_interval_ms,
+        .scrub_bytes = (config->scrub_bytes + config->nshards - 1) / config->nshards,
         .scan_threads = ncpus > (long)config->nshards ? (unsigned)ncpus / config->nshards : 1,
     };
     int err = divide_capacity(dms, &options.capacity_bytes);
@@ -173,13 +189,14 @@ static int run(struct dms *dms)
     int status = EXIT_FAILED;
 
     raise_descriptor_limit(dms->config);
-    if (data_dir_open(&dms->data, dms->config->data, dms->config->nshards, why, sizeof(why)) != 0)
+    if (data_dir_open(&dms->data, &disk_real, dms->config->data, dms->config->nshards, why,
+                      sizeof(why)) != 0)
         log_fatal(PART, "%s", why);
     else if (make_shards(dms) == 0 && start_shards(dms) == 0)
         status = wait_for_end(dms);
     for (uint32_t i = 0; i < dms->config->nshards; i++) {
-        if (dms->shards[i] != NULL)
-            shard_stop(dms->shards[i]);
+        if (dms->shards[i] != NULL && shard_stop(dms->shards[i]) != 0)
+            status = EXIT_FAILED;
         shard_destroy(&dms->shards[i]);
     }
     data_dir_close(&dms->data);
@@ -200,7 +217,10 @@ int dms_run(const struct dms_config *config, int ready_fd)
     /* Whoever reads our log or waits for us may be gone. */
     signal(SIGPIPE, SIG_IGN);
     dms.signal_fd = signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (dms.signal_fd < 0 || pipe2(dms.events, O_CLOEXEC) != 0)
+    int err = mapped_fault_install();
+    if (err != 0)
+        log_fatal(PART, "cannot start: %s", strerror(-err));
+    else if (dms.signal_fd < 0 || pipe2(dms.events, O_CLOEXEC) != 0)
         log_fatal(PART, "cannot start: %s", strerror(errno));
     else
         status = run(&dms);

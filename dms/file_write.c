@@ -4,26 +4,26 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
-#include <unistd.h>
 
-int file_write_whole(const char *path, const void *bytes, size_t len)
+int file_write_whole(const struct disk *disk, const char *path, const void *bytes, size_t len)
 {
     char fresh[PATH_MAX];
     int chars = snprintf(fresh, sizeof(fresh), "%s.new", path);
 
     if (chars < 0 || (size_t)chars >= sizeof(fresh))
         return -ENAMETOOLONG;
-    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int fd = disk_open(disk, fresh, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (fd < 0)
-        return -errno;
-    ssize_t wrote = write(fd, bytes, len);
-    int err = 0;
-    if (wrote < 0 || (size_t)wrote != len)
-        err = wrote < 0 ? -errno : -ENOSPC;
-    else if (fsync(fd) != 0 || rename(fresh, path) != 0)
-        err = -errno;
-    close(fd);
-    if (err != 0)
-        unlink(fresh);
+        return fd;
+    int err = disk_write_all(disk, fd, bytes, len, 0);
+    if (err == 0)
+        err = disk_sync(disk, fd);
+    if (err == 0)
+        err = disk_rename(disk, fresh, path);
+    disk_close(disk, fd);
+    if (err == 0)
+        return disk_sync_parent(disk, path);
+    int left = disk_unlink(disk, fresh);
+    (void)left; /* the next one writes over it */
     return err;
 }

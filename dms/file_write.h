@@ -6,11 +6,13 @@
 #ifndef EDM_DMS_FILE_WRITE_H
 #define EDM_DMS_FILE_WRITE_H
 
+#include "disk.h"
+
 #include <stddef.h>
 
 /* Makes PATH hold LEN bytes, by way of PATH.new. Returns 0 or -errno. Blocks until they are on
  * disk. */
-int file_write_whole(const char *path, const void *bytes, size_t len)
+int file_write_whole(const struct disk *disk, const char *path, const void *bytes, size_t len)
     __attribute__((warn_unused_result));
 
 #endif

@@ -35,9 +35,10 @@ static void refuse_page(const struct call *call, int err, uint64_t page)
                page);
         return;
     }
-    refuse(call, WIRE_DATA_LOSS, "page %" PRIu64 " is damaged", page);
-    log_error(call->handler->part, "page %" PRIu64 " of region %016" PRIx64 " is damaged", page,
-              call->request->region);
+    const char *what = err == -ENODATA ? "may be lost" : "is damaged";
+    refuse(call, WIRE_DATA_LOSS, "page %" PRIu64 " %s", page, what);
+    log_error(call->handler->part, "page %" PRIu64 " of region %016" PRIx64 " %s", page,
+              call->request->region, what);
 }
 
 static void refuse_limit(const struct call *call, enum handler_limit limit)
@@ -262,7 +263,8 @@ static void describe_region(const struct region *region, struct wire_region_info
     info->epoch = region->epoch;
     info->sequence = region->sequence;
     info->npages = page_tree_count(region->pages);
-    info->flags = (region->flags & REGION_FROZEN) != 0 ? WIRE_REGION_FROZEN : 0;
+    info->flags = ((region->flags & REGION_FROZEN) != 0 ? WIRE_REGION_FROZEN : 0) |
+                  ((region->flags & REGION_DOUBTFUL) != 0 ? WIRE_REGION_INCOMPLETE : 0);
 }
 
 static void answer_list(const struct call *call)

@@ -1,5 +1,6 @@
 #include "manifest.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -8,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 enum {
@@ -22,10 +22,14 @@ static const uint32_t MAGIC = 0x4e414d45; /* "EMAN" */
 static const uint16_t FILE_HEADER = 0xffff;
 
 struct manifest {
+    const struct disk *disk;
     char *path;
     int fd;
-    uint64_t used;     /* records, the file's header included */
-    uint64_t reserved; /* records the file has room for */
+    int sync_fd;           /* for manifest_sync(): a descriptor is told of an error once */
+    uint64_t used;         /* records, the file's header included */
+    uint64_t reserved;     /* records the file has room for */
+    uint64_t synced_place; /* of the MANIFEST_SYNCED, 0: none */
+    bool changed;
 };
 
 static uint64_t checksum_of(const struct manifest_record *record)
@@ -68,49 +72,36 @@ static int reserve(struct manifest *manifest, uint64_t count)
     uint64_t want = manifest->used + count + CHUNK_RECORDS;
     off_t from = (off_t)(manifest->reserved * RECORD_BYTES);
     off_t len = (off_t)((want - manifest->reserved) * RECORD_BYTES);
-    int err = fallocate(manifest->fd, 0, from, len) == 0 ? 0 : errno;
-    if (err == EOPNOTSUPP)
-        err = posix_fallocate(manifest->fd, from, len);
+    int err = disk_allocate(manifest->disk, manifest->fd, from, len);
     if (err != 0)
-        return -err;
+        return err;
     manifest->reserved = want;
     return 0;
 }
 
-static int write_at(int fd, const void *bytes, size_t len, off_t offset)
+static int note_damage(struct damage_list *damage, uint64_t place,
+                       const struct manifest_record *record)
 {
-    const char *from = bytes;
-
-    while (len > 0) {
-        ssize_t wrote = pwrite(fd, from, len, offset);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote <= 0)
-            return wrote < 0 ? -errno : -ENOSPC;
-        from += wrote;
-        len -= (size_t)wrote;
-        offset += wrote;
-    }
-    return 0;
+    return damage_add(damage, &(struct damage){
+                                  .kind = place == 0 ? DAMAGE_FILE_HEADER : DAMAGE_RECORD,
+                                  .file = "manifest",
+                                  .place = place,
+                                  .region = record->region,
+                              });
 }
 
-static int read_whole(int fd, char *bytes, size_t len)
+static int check_format(struct damage_list *damage, const struct manifest_record *header)
 {
-    for (size_t done = 0; done < len;) {
-        ssize_t got = pread(fd, bytes + done, len - done, (off_t)done);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got < 0 ? -errno : -EIO;
-        done += (size_t)got;
-    }
-    return 0;
+    if (header->stamp == MANIFEST_FORMAT)
+        return 0;
+    int err = damage_add(damage, &(struct damage){.kind = DAMAGE_FORMAT, .file = "manifest"});
+    return err != 0 ? err : -EPROTONOSUPPORT;
 }
 
 /* Says APPLY of every record of the file and finds its end. */
 static int load(struct manifest *manifest, const struct manifest_record *records,
                 int (*apply)(void *context, const struct manifest_record *record), void *context,
-                struct manifest_report *report)
+                struct damage_list *damage, struct manifest_report *report)
 {
     uint64_t end = manifest->reserved;
     int err = 0;
@@ -119,12 +110,17 @@ static int load(struct manifest *manifest, const struct manifest_record *records
         end--;
     manifest->used = end;
     for (uint64_t i = 0; err == 0 && i < end; i++) {
-        if (!is_sound(&records[i]) || (i == 0) != (records[i].type == FILE_HEADER)) {
+        if (is_zero(&records[i])) {
+            report->unwritten++;
+        } else if (!is_sound(&records[i]) || (i == 0) != (records[i].type == FILE_HEADER)) {
             report->damaged++;
+            err = note_damage(damage, i, &records[i]);
         } else if (i == 0) {
-            err = records[i].stamp == MANIFEST_FORMAT ? 0 : -EPROTONOSUPPORT;
+            err = check_format(damage, &records[i]);
         } else {
             report->records++;
+            if (records[i].type == MANIFEST_SYNCED)
+                manifest->synced_place = i;
             err = apply(context, &records[i]);
         }
     }
@@ -146,29 +142,36 @@ static int write_file_header(struct manifest *manifest)
     int err = manifest->used > 0 ? 0 : reserve(manifest, 1);
 
     if (err == 0)
-        err = write_at(manifest->fd, &header, sizeof(header), 0);
+        err = disk_write_all(manifest->disk, manifest->fd, &header, sizeof(header), 0);
     if (err == 0 && manifest->used == 0)
         manifest->used = 1;
+    manifest->changed = true;
     return err;
 }
 
-static int open_file(struct manifest *manifest, const char *path)
+static int open_file(struct manifest *manifest, const struct disk *disk, const char *path)
 {
     struct stat st;
 
+    manifest->disk = disk;
     manifest->path = strdup(path);
     if (manifest->path == NULL)
         return -ENOMEM;
-    manifest->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (manifest->fd < 0 || fstat(manifest->fd, &st) != 0)
+    manifest->fd = disk_open(disk, path, O_RDWR | O_CREAT, 0600);
+    if (manifest->fd < 0)
+        return manifest->fd;
+    manifest->sync_fd = disk_open(disk, path, O_RDWR, 0600);
+    if (manifest->sync_fd < 0)
+        return manifest->sync_fd;
+    if (fstat(manifest->fd, &st) != 0)
         return -errno;
     manifest->reserved = (uint64_t)st.st_size / RECORD_BYTES;
     return 0;
 }
 
-int manifest_open(struct manifest **out, const char *path,
+int manifest_open(struct manifest **out, const struct disk *disk, const char *path,
                   int (*apply)(void *context, const struct manifest_record *record), void *context,
-                  struct manifest_report *report)
+                  struct damage_list *damage, struct manifest_report *report)
 {
     struct manifest *manifest = calloc(1, sizeof(*manifest));
     struct manifest_record *records = NULL;
@@ -176,15 +179,20 @@ int manifest_open(struct manifest **out, const char *path,
     if (manifest == NULL)
         return -ENOMEM;
     *report = (struct manifest_report){0};
-    manifest->fd = -1;
-    int err = open_file(manifest, path);
+    manifest->fd = manifest->sync_fd = -1;
+    int err = open_file(manifest, disk, path);
     if (err == 0 && manifest->reserved > 0) {
         size_t len = manifest->reserved * RECORD_BYTES;
         records = malloc(len);
-        err = records == NULL ? -ENOMEM : read_whole(manifest->fd, (char *)records, len);
+        err = records == NULL ? -ENOMEM : disk_read_all(disk, manifest->fd, records, len, 0);
         if (err == 0)
-            err = load(manifest, records, apply, context, report);
+            err = load(manifest, records, apply, context, damage, report);
+        /* After a sync that failed, it may be in memory only. */
+        if (err == 0)
+            err = disk_write_all(disk, manifest->fd, records, manifest->used * RECORD_BYTES, 0);
     }
+    report->was_empty = manifest->used == 0;
+    report->is_cut = !report->was_empty && manifest->used == manifest->reserved;
     if (err == 0)
         err = write_file_header(manifest);
     free(records);
@@ -200,10 +208,24 @@ void manifest_close(struct manifest **manifest)
     if (*manifest == NULL)
         return;
     if ((*manifest)->fd >= 0)
-        close((*manifest)->fd);
+        disk_close((*manifest)->disk, (*manifest)->fd);
+    if ((*manifest)->sync_fd >= 0)
+        disk_close((*manifest)->disk, (*manifest)->sync_fd);
     free((*manifest)->path);
     free(*manifest);
     *manifest = NULL;
+}
+
+/* Nothing of a record that was refused may be found after a restart. If this fails too, the next
+ * record is written over it. */
+static void wipe(struct manifest *manifest, uint64_t from, uint32_t count)
+{
+    static const struct manifest_record zero;
+    int err = 0;
+
+    for (uint32_t i = 0; err == 0 && i < count; i++)
+        err = disk_write_all(manifest->disk, manifest->fd, &zero, sizeof(zero),
+                             (off_t)((from + i) * RECORD_BYTES));
 }
 
 int manifest_append(struct manifest *manifest, struct manifest_record *records, uint32_t count,
@@ -215,10 +237,13 @@ int manifest_append(struct manifest *manifest, struct manifest_record *records, 
         return err;
     for (uint32_t i = 0; i < count; i++)
         seal(&records[i]);
-    err = write_at(manifest->fd, records, count * sizeof(*records),
-                   (off_t)(manifest->used * RECORD_BYTES));
+    err = disk_write_all(manifest->disk, manifest->fd, records, count * sizeof(*records),
+                         (off_t)(manifest->used * RECORD_BYTES));
     if (err == 0)
         manifest->used += count;
+    else
+        wipe(manifest, manifest->used, count);
+    manifest->changed = true;
     return err;
 }
 
@@ -227,7 +252,9 @@ int manifest_put(struct manifest *manifest, struct manifest_record *record, uint
 {
     if (*place != 0) {
         seal(record);
-        return write_at(manifest->fd, record, sizeof(*record), (off_t)(*place * RECORD_BYTES));
+        manifest->changed = true;
+        return disk_write_all(manifest->disk, manifest->fd, record, sizeof(*record),
+                              (off_t)(*place * RECORD_BYTES));
     }
     uint64_t end = manifest->used;
     int err = manifest_append(manifest, record, 1, false);
@@ -243,30 +270,71 @@ int manifest_replace(struct manifest *manifest, struct manifest_record *records,
 
     if (len < 0 || (size_t)len >= sizeof(path))
         return -ENAMETOOLONG;
-    struct manifest fresh = {.path = path};
-    fresh.fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    struct manifest fresh = {.disk = manifest->disk, .path = path};
+    fresh.fd = disk_open(fresh.disk, path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     if (fresh.fd < 0)
-        return -errno;
-    int err = write_file_header(&fresh);
+        return fresh.fd;
+    fresh.sync_fd = disk_open(fresh.disk, path, O_RDWR, 0600);
+    int err = fresh.sync_fd < 0 ? fresh.sync_fd : write_file_header(&fresh);
     if (err == 0)
         err = manifest_append(&fresh, records, count, false);
     if (err == 0)
         err = manifest_sync(&fresh);
     if (err == 0)
-        err = rename(path, manifest->path) == 0 ? 0 : -errno;
+        err = disk_rename(fresh.disk, path, manifest->path);
     if (err != 0) {
-        close(fresh.fd);
-        unlink(path);
+        disk_close(fresh.disk, fresh.fd);
+        if (fresh.sync_fd >= 0)
+            disk_close(fresh.disk, fresh.sync_fd);
+        int left = disk_unlink(fresh.disk, path);
+        (void)left; /* the next one writes over it */
         return err;
     }
-    close(manifest->fd);
+    disk_close(manifest->disk, manifest->fd);
+    disk_close(manifest->disk, manifest->sync_fd);
     manifest->fd = fresh.fd;
+    manifest->sync_fd = fresh.sync_fd;
     manifest->used = fresh.used;
     manifest->reserved = fresh.reserved;
-    return 0;
+    manifest->synced_place = 0;
+    return disk_sync_parent(manifest->disk, manifest->path);
+}
+
+bool manifest_has_note(const struct manifest *manifest)
+{
+    return manifest->synced_place != 0;
+}
+
+int manifest_note_synced(struct manifest *manifest, struct manifest_record *record)
+{
+    record->type = MANIFEST_SYNCED;
+    return manifest_put(manifest, record, &manifest->synced_place);
+}
+
+void manifest_note_later(struct manifest *manifest, struct manifest_record *record,
+                         struct sync_job *job)
+{
+    _Static_assert(sizeof(job->note) == sizeof(*record), "a note is a record");
+    assert(manifest->synced_place != 0);
+    record->type = MANIFEST_SYNCED;
+    seal(record);
+    memcpy(job->note, record, sizeof(*record));
+    job->note_fd = manifest->fd;
+    job->note_offset = (off_t)(manifest->synced_place * RECORD_BYTES);
+}
+
+bool manifest_changed(const struct manifest *manifest)
+{
+    return manifest->changed;
+}
+
+int manifest_begin_sync(struct manifest *manifest)
+{
+    manifest->changed = false;
+    return manifest->fd;
 }
 
 int manifest_sync(struct manifest *manifest)
 {
-    return fdatasync(manifest->fd) == 0 ? 0 : -errno;
+    return disk_sync(manifest->disk, manifest->sync_fd);
 }

@@ -3,7 +3,8 @@
  *
  * It holds what the slot headers cannot say: which regions there are, their names, owners' epochs
  * and parents, and which pages were dropped from regions that share pages with others. Each record
- * has a checksum and lies within one disk block; a damaged one is skipped and counted.
+ * has a checksum and lies within one disk block; a damaged one is skipped and counted. It also says
+ * which segment files there are, so that one that is lost is missed.
  *
  * Space is reserved ahead, and the last of it is kept for removing regions: a full disk must not
  * stop one from making room.
@@ -14,6 +15,9 @@
 #define EDM_DMS_MANIFEST_H
 
 #include "../proto/wire.h"
+#include "damage.h"
+#include "disk.h"
+#include "sync_job.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,6 +30,20 @@ enum manifest_type {
     MANIFEST_REMOVE = 3,   /* region */
     MANIFEST_DROP = 4,     /* region, sequence, stamp, ranges */
     MANIFEST_SEQUENCE = 5, /* region, sequence: the highest stored, whose page was dropped */
+    /* What happened up to this stamp is on disk; epoch, sequence: the machine's start (disk_boot())
+     * since which it was written. MANIFEST_UNSYNCED: nobody knows. One in a manifest. */
+    MANIFEST_SYNCED = 6,
+    /* sequence: number of a segment file; flags 1: it is there, 0: it is about to be removed */
+    MANIFEST_SEGMENT = 7,
+    /* All regions before it are REGION_INCOMPLETE; sequence: because of so many damages that hide
+     * pages. */
+    MANIFEST_INCOMPLETE = 8,
+    MANIFEST_DOUBT = 9, /* region, stamp: pages of its own up to this may have been replaced */
+};
+
+enum manifest_flag {
+    MANIFEST_SOLID = 1 << 30,    /* a region's: what was before it was on disk first */
+    MANIFEST_UNSYNCED = 1 << 29, /* a MANIFEST_SYNCED's */
 };
 
 struct manifest_record {
@@ -53,13 +71,18 @@ struct manifest;
 struct manifest_report {
     uint64_t records;
     uint64_t damaged;
+    uint64_t unwritten; /* zeros between others: a power cut leaves them, or damage */
+    bool was_empty;     /* there was no manifest, or nothing in it */
+    bool is_cut;        /* its end is missing, unless a full disk never gave it one */
 };
 
-/* Opens the manifest PATH, making it where there is none, and says APPLY of each sound record in
- * order. Returns 0, what APPLY returned if not 0, or -errno; -EPROTONOSUPPORT: another format. */
-int manifest_open(struct manifest **out, const char *path,
+/* Opens the manifest PATH on DISK, making it where there is none, and says APPLY of each sound
+ * record in order; the others are added to DAMAGE. Returns 0, what APPLY returned if not 0, or
+ * -errno; -EPROTONOSUPPORT: another format. */
+int manifest_open(struct manifest **out, const struct disk *disk, const char *path,
                   int (*apply)(void *context, const struct manifest_record *record), void *context,
-                  struct manifest_report *report) __attribute__((warn_unused_result));
+                  struct damage_list *damage, struct manifest_report *report)
+    __attribute__((warn_unused_result));
 
 void manifest_close(struct manifest **manifest);
 
@@ -73,11 +96,29 @@ int manifest_put(struct manifest *manifest, struct manifest_record *record, uint
     __attribute__((warn_unused_result));
 
 /* Replaces the whole log by COUNT records, at once: after a crash there is the old or the new one.
- * Returns 0 or -errno (the old one goes on then). No place
- * of manifest_put() is valid any more. */
+ * Returns 0 or -errno: the old one goes on then, or the new one, if only syncing the directory
+ * failed. No place of manifest_put() is valid any more. */
 int manifest_replace(struct manifest *manifest, struct manifest_record *records, uint32_t count)
     __attribute__((warn_unused_result));
 
+/* Whether there is a MANIFEST_SYNCED. */
+bool manifest_has_note(const struct manifest *manifest);
+
+/* Writes the manifest's one MANIFEST_SYNCED, or the first. */
+int manifest_note_synced(struct manifest *manifest, struct manifest_record *record)
+    __attribute__((warn_unused_result));
+
+/* Leaves that to the end of JOB. There must be one. */
+void manifest_note_later(struct manifest *manifest, struct manifest_record *record,
+                         struct sync_job *job);
+
+/* Whether records were written since the last manifest_begin_sync(). */
+bool manifest_changed(const struct manifest *manifest);
+
+/* The descriptor to sync; from now on all counts as synced. */
+int manifest_begin_sync(struct manifest *manifest);
+
+/* Makes what was written so far survive a power cut, also while a job is under way. Blocks. */
 int manifest_sync(struct manifest *manifest) __attribute__((warn_unused_result));
 
 #endif

@@ -134,7 +134,8 @@ void region_table_delete(struct region_table *table, struct region *region)
         if (parent == NULL)
             return;
         parent->nchildren--;
-        bool done = parent->removed && parent->pages == NULL && parent->nchildren == 0;
+        bool done = parent->removed && parent->pages == NULL && parent->nchildren == 0 &&
+                    parent->removal_round == 0;
         region = done ? parent : NULL;
     }
 }

@@ -17,7 +17,14 @@
 
 enum { REGION_MAX = 65536 }; /* named regions of a shard */
 
-enum region_flag { REGION_FROZEN = 1 };
+/* INCOMPLETE: pages of it may be lost of which nothing is left that says so. What it does not have
+ * is not known to be absent, and what it has from others is not known not to have been replaced.
+ * Nor is what it had itself when it was branched: doubt_stamp.
+ * ORPHAN: its record was lost; what it had from others is not known. */
+enum region_flag { REGION_FROZEN = 1, REGION_INCOMPLETE = 2, REGION_ORPHAN = 4 };
+
+/* Those of regions that may have lost something nobody knows of. */
+enum { REGION_DOUBTFUL = REGION_INCOMPLETE | REGION_ORPHAN };
 
 struct region {
     uint64_t id;              /* random, not 0 */
@@ -28,9 +35,13 @@ struct region {
     uint64_t sequence_place;  /* of that in the manifest, 0: nowhere */
     uint64_t stamp;           /* the store's count of changes when it was made */
     uint64_t claim;           /* number of the request that made the epoch the one in force */
+    uint64_t last_branched;   /* stamp of the last branch made of it that is known at the start */
+    uint64_t doubt_stamp;     /* pages of its own up to this stamp may have been replaced */
     uint32_t flags;           /* enum region_flag */
     uint32_t nchildren;       /* regions in the table whose parent this is */
+    uint64_t removal_round;   /* of syncing, that makes the removal sure; 0: none is waited for */
     bool removed;
+    bool solid; /* all that it was branched from was on disk before it */
     char name[WIRE_MAX_NAME_BYTES + 1];
     struct page_tree *pages;    /* NULL once a removed region's pages are all freed */
     struct region *next_doomed; /* the store's list of removed regions */
@@ -54,7 +65,7 @@ void region_table_add(struct region_table *table, struct region *region);
 void region_table_unname(struct region_table *table, struct region *region);
 
 /* Frees the region, which has no name and no children, and its page table; then its parent, should
- * that be removed, without pages and now without children. */
+ * that be removed for sure, without pages and now without children. */
 void region_table_delete(struct region_table *table, struct region *region);
 
 /* NULL when there is none. By id, removed regions are found too. */

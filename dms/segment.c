@@ -1,5 +1,8 @@
 #include "segment.h"
 
+#include "mapped_fault.h"
+#include "slot_identify.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -7,8 +10,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 enum {
@@ -31,18 +32,31 @@ struct file_header {
     uint64_t checksum; /* of everything before it */
 };
 
+/* What a slot's damaged header was. */
+struct stand_in {
+    uint32_t slot;
+    struct slot_header header;
+};
+
 struct segment {
+    const struct disk *disk;
     int fd;
     uint32_t nslots;
     uint32_t nfree;
-    uint32_t hint; /* word of the free map to look at first */
+    uint32_t hint;      /* word of the free map to look at first */
+    bool filled, freed; /* since the last sync */
     size_t map_bytes;
     size_t file_bytes; /* less than is mapped once it is shrunk */
     size_t data_offset;
     char *map;
+    struct mapped_fault *fault;
     struct slot_header *headers;
     uint32_t *refs;
     uint64_t free_map[SEGMENT_MAX_SLOTS / WORD_BITS];
+    uint64_t reported[SEGMENT_MAX_SLOTS / WORD_BITS];
+    struct stand_in *stand_ins; /* in the order of the slots */
+    uint32_t nstand_ins;
+    bool unmended;
 };
 
 static size_t data_offset_of(uint32_t nslots)
@@ -57,17 +71,13 @@ static size_t file_bytes(uint32_t nslots)
     return data_offset_of(nslots) + (size_t)nslots * SEGMENT_SLOT_BYTES;
 }
 
-/* Reserves the file's blocks. Returns 0 or -errno. */
-static int reserve(int fd, size_t bytes)
+uint32_t segment_slots_in(uint64_t bytes)
 {
-    int err;
+    uint64_t nslots = bytes / (SEGMENT_SLOT_BYTES + sizeof(struct slot_header));
 
-    do
-        err = fallocate(fd, 0, 0, (off_t)bytes) == 0 ? 0 : errno;
-    while (err == EINTR);
-    if (err == EOPNOTSUPP)
-        err = posix_fallocate(fd, 0, (off_t)bytes);
-    return -err;
+    nslots -= nslots % WORD_BITS;
+    bool fits = nslots >= SEGMENT_MIN_SLOTS && nslots <= SEGMENT_MAX_SLOTS;
+    return fits && file_bytes((uint32_t)nslots) == bytes ? (uint32_t)nslots : 0;
 }
 
 static void fill_file_header(struct segment *segment)
@@ -84,20 +94,26 @@ static void fill_file_header(struct segment *segment)
 }
 
 /* Maps FD, whose size is right. On failure FD stays the caller's. */
-static int map_segment(struct segment **out, int fd, uint32_t nslots)
+static int map_segment(struct segment **out, const struct disk *disk, int fd, uint32_t nslots)
 {
     struct segment *segment = calloc(1, sizeof(*segment));
     uint32_t *refs = calloc(nslots, sizeof(*refs));
+    void *map;
     int err = -ENOMEM;
 
     if (segment == NULL || refs == NULL)
         goto out;
     segment->map_bytes = file_bytes(nslots);
-    segment->map = mmap(NULL, segment->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (segment->map == MAP_FAILED) {
-        err = -errno;
+    err = disk_map(disk, fd, segment->map_bytes, &map);
+    if (err != 0)
+        goto out;
+    err = mapped_fault_watch(&segment->fault, map, segment->map_bytes);
+    if (err != 0) {
+        disk_unmap(disk, map, segment->map_bytes);
         goto out;
     }
+    segment->map = map;
+    segment->disk = disk;
     segment->file_bytes = segment->map_bytes;
     segment->fd = fd;
     segment->nslots = nslots;
@@ -112,22 +128,24 @@ out:
     return err;
 }
 
-int segment_create(struct segment **out, const char *path, uint32_t nslots)
+int segment_create(struct segment **out, const struct disk *disk, const char *path, uint32_t nslots)
 {
     assert(nslots >= SEGMENT_MIN_SLOTS && nslots <= SEGMENT_MAX_SLOTS && nslots % WORD_BITS == 0);
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int fd = disk_open(disk, path, O_RDWR | O_CREAT | O_EXCL, 0600);
     if (fd < 0)
-        return -errno;
+        return fd;
     struct segment *segment = NULL;
-    int err = reserve(fd, file_bytes(nslots));
+    int err = disk_allocate(disk, fd, 0, (off_t)file_bytes(nslots));
     if (err == 0)
-        err = map_segment(&segment, fd, nslots);
+        err = map_segment(&segment, disk, fd, nslots);
     if (segment == NULL) {
-        close(fd);
-        unlink(path);
+        disk_close(disk, fd);
+        int left = disk_unlink(disk, path);
+        (void)left; /* opening the pool removes it */
         return err;
     }
     fill_file_header(segment);
+    segment->filled = true;
     memset(segment->free_map, 0xff, nslots / 8);
     segment->nfree = nslots;
     *out = segment;
@@ -135,13 +153,13 @@ int segment_create(struct segment **out, const char *path, uint32_t nslots)
 }
 
 /* Checks the file's header. Returns 1 when it is damaged, 0, or -errno. */
-static int check_file_header(int fd, uint32_t nslots)
+static int check_file_header(const struct disk *disk, int fd, uint32_t nslots)
 {
     struct file_header header;
-    ssize_t got = pread(fd, &header, sizeof(header), 0);
+    ssize_t got = disk_read(disk, fd, &header, sizeof(header), 0);
 
     if (got < 0)
-        return -errno;
+        return (int)got;
     if (got != sizeof(header) || memcmp(header.magic, MAGIC, sizeof(MAGIC)) != 0 ||
         header.checksum != XXH3_64bits(&header, offsetof(struct file_header, checksum)))
         return 1;
@@ -150,32 +168,46 @@ static int check_file_header(int fd, uint32_t nslots)
     return header.slot_bytes == SEGMENT_SLOT_BYTES && header.nslots == nslots ? 0 : 1;
 }
 
-int segment_open(struct segment **out, const char *path, uint32_t nslots, bool *repaired)
+/* Makes the file as long as it must be. Its header goes first: that something is wrong with it must
+ * be seen until segment_mend(), whatever happens in between. */
+static int mend_length(const struct disk *disk, int fd, uint32_t nslots)
+{
+    static const char no_magic[sizeof(MAGIC)] = "";
+    int err = disk_write_all(disk, fd, no_magic, sizeof(no_magic), 0);
+
+    return err != 0 ? err : disk_truncate(disk, fd, (off_t)file_bytes(nslots));
+}
+
+int segment_open(struct segment **out, const struct disk *disk, const char *path, uint32_t nslots,
+                 unsigned *faults)
 {
     struct stat st;
-    int fd = open(path, O_RDWR | O_CLOEXEC);
+    int fd = disk_open(disk, path, O_RDWR, 0);
 
     if (fd < 0)
-        return -errno;
-    int err = check_file_header(fd, nslots);
-    *repaired = err > 0;
+        return fd;
+    int err = check_file_header(disk, fd, nslots);
+    *faults = err > 0 ? SEGMENT_BAD_HEADER : 0;
     if (err >= 0)
         err = fstat(fd, &st) == 0 ? 0 : -errno;
     if (err == 0 && (size_t)st.st_size != file_bytes(nslots)) {
-        *repaired = true;
-        err = ftruncate(fd, (off_t)file_bytes(nslots)) == 0 ? 0 : -errno;
+        *faults |= SEGMENT_BAD_LENGTH;
+        if ((size_t)st.st_size < data_offset_of(nslots))
+            *faults |= SEGMENT_BAD_HEADERS;
+        err = mend_length(disk, fd, nslots);
     }
     /* A hole, left by a file cut short or a copy made sparse, would be a SIGBUS on a full disk. */
-    if (err == 0 && (*repaired || (size_t)st.st_blocks * 512 < file_bytes(nslots)))
-        err = reserve(fd, file_bytes(nslots));
+    if (err == 0 && (*faults != 0 || (size_t)st.st_blocks * 512 < file_bytes(nslots)))
+        err = disk_allocate(disk, fd, 0, (off_t)file_bytes(nslots));
     if (err == 0)
-        err = map_segment(out, fd, nslots);
+        err = map_segment(out, disk, fd, nslots);
     if (err != 0) {
-        close(fd);
+        disk_close(disk, fd);
         return err;
     }
-    if (*repaired)
-        fill_file_header(*out);
+    (*out)->unmended = *faults != 0;
+    /* Who wrote it last may have been killed before it synced. */
+    (*out)->filled = true;
     return 0;
 }
 
@@ -183,9 +215,11 @@ void segment_close(struct segment **segment)
 {
     if (*segment == NULL)
         return;
-    munmap((*segment)->map, (*segment)->map_bytes);
-    close((*segment)->fd);
+    mapped_fault_forget(&(*segment)->fault);
+    disk_unmap((*segment)->disk, (*segment)->map, (*segment)->map_bytes);
+    disk_close((*segment)->disk, (*segment)->fd);
     free((*segment)->refs);
+    free((*segment)->stand_ins);
     free(*segment);
     *segment = NULL;
 }
@@ -194,7 +228,7 @@ bool segment_shrink(struct segment *segment)
 {
     size_t step = segment->file_bytes < SHRINK_BYTES ? segment->file_bytes : SHRINK_BYTES;
 
-    if (ftruncate(segment->fd, (off_t)(segment->file_bytes - step)) != 0)
+    if (disk_truncate(segment->disk, segment->fd, (off_t)(segment->file_bytes - step)) != 0)
         return true;
     segment->file_bytes -= step;
     return segment->file_bytes == 0;
@@ -205,7 +239,7 @@ static char *bytes_of(const struct segment *segment, uint32_t slot)
     return segment->map + segment->data_offset + (size_t)slot * SEGMENT_SLOT_BYTES;
 }
 
-static uint64_t header_checksum(const struct slot_header *header, uint32_t slot)
+uint64_t segment_header_checksum(const struct slot_header *header, uint32_t slot)
 {
     size_t from = offsetof(struct slot_header, length_bytes);
     size_t to = offsetof(struct slot_header, header_checksum);
@@ -233,9 +267,11 @@ enum slot_check segment_check(const struct segment *segment, uint32_t slot, bool
 
     if (state == SLOT_UNUSED || state == SLOT_FREE)
         return SLOT_CHECK_EMPTY;
-    if (state != SLOT_USED || header->header_checksum != header_checksum(header, slot) ||
-        !is_page(header))
+    if ((state != SLOT_USED && state != SLOT_DROPPED) ||
+        header->header_checksum != segment_header_checksum(header, slot) || !is_page(header))
         return SLOT_CHECK_BAD_HEADER;
+    if (state == SLOT_DROPPED)
+        return SLOT_CHECK_DROPPED;
     if (read_page && header->checksum !=
                          wire_checksum(header->page, bytes_of(segment, slot), header->length_bytes))
         return SLOT_CHECK_BAD_PAGE;
@@ -273,6 +309,7 @@ uint32_t segment_take(struct segment *segment, uint32_t max, uint32_t *first)
     for (; count < max && slot < segment->nslots && is_free(segment, slot); slot++, count++) {
         segment->free_map[slot / WORD_BITS] &= ~((uint64_t)1 << (slot % WORD_BITS));
         segment->refs[slot] = 1;
+        segment->reported[slot / WORD_BITS] &= ~((uint64_t)1 << (slot % WORD_BITS));
     }
     segment->nfree -= count;
     return count;
@@ -306,12 +343,9 @@ static int write_run(struct segment *segment, uint32_t first, uint32_t count,
     }
     off_t offset = (off_t)(segment->data_offset + (size_t)first * SEGMENT_SLOT_BYTES);
     ssize_t total = (ssize_t)count * SEGMENT_SLOT_BYTES;
-    ssize_t wrote;
-    do
-        wrote = pwritev(segment->fd, iov, n, offset);
-    while (wrote < 0 && errno == EINTR);
+    ssize_t wrote = disk_write(segment->disk, segment->fd, iov, n, offset);
     if (wrote < 0)
-        return -errno;
+        return (int)wrote;
     return wrote == total ? 0 : -ENOSPC;
 }
 
@@ -327,7 +361,7 @@ static void fill_header(struct segment *segment, uint32_t slot, const struct slo
     header->checksum = source->page->checksum;
     header->encoding = source->page->encoding;
     memset(header->reserved, 0, sizeof(header->reserved));
-    header->header_checksum = header_checksum(header, slot);
+    header->header_checksum = segment_header_checksum(header, slot);
     atomic_store_explicit(&header->state, SLOT_USED, memory_order_release);
 }
 
@@ -335,6 +369,7 @@ int segment_fill(struct segment *segment, uint32_t first, uint32_t count,
                  const struct slot_source *sources)
 {
     assert(count <= WIRE_MAX_PAGES);
+    segment->filled = true;
     if (count >= LEAST_RUN) {
         int err = write_run(segment, first, count, sources);
         if (err != 0)
@@ -343,9 +378,16 @@ int segment_fill(struct segment *segment, uint32_t first, uint32_t count,
         for (uint32_t i = 0; i < count; i++)
             memcpy(bytes_of(segment, first + i), sources[i].bytes, sources[i].page->length_bytes);
     }
+    /* What was written to a page that is not the file's is nowhere. */
+    if (segment_is_lost(segment))
+        return -EIO;
     for (uint32_t i = 0; i < count; i++)
         fill_header(segment, first + i, &sources[i]);
-    return 0;
+    if (!segment_is_lost(segment))
+        return 0;
+    for (uint32_t i = 0; i < count; i++)
+        atomic_store_explicit(&segment->headers[first + i].state, SLOT_FREE, memory_order_release);
+    return -EIO;
 }
 
 void segment_retain(struct segment *segment, uint32_t slot)
@@ -355,12 +397,35 @@ void segment_retain(struct segment *segment, uint32_t slot)
 
 bool segment_release(struct segment *segment, uint32_t slot)
 {
-    assert(segment->refs[slot] > 0);
-    if (--segment->refs[slot] > 0)
+    if (!segment_unhold(segment, slot))
         return false;
-    atomic_store_explicit(&segment->headers[slot].state, SLOT_FREE, memory_order_release);
-    mark_free(segment, slot);
+    segment_free(segment, slot);
     return true;
+}
+
+bool segment_is_lost(const struct segment *segment)
+{
+    return mapped_fault_count(segment->fault) > 0;
+}
+
+bool segment_unhold(struct segment *segment, uint32_t slot)
+{
+    assert(segment->refs[slot] > 0);
+    return --segment->refs[slot] == 0;
+}
+
+void segment_free(struct segment *segment, uint32_t slot)
+{
+    assert(segment->refs[slot] == 0);
+    atomic_store_explicit(&segment->headers[slot].state, SLOT_FREE, memory_order_release);
+    segment->freed = true;
+    mark_free(segment, slot);
+}
+
+void segment_drop(struct segment *segment, uint32_t slot)
+{
+    atomic_store_explicit(&segment->headers[slot].state, SLOT_DROPPED, memory_order_release);
+    segment->filled = true;
 }
 
 uint32_t segment_refs(const struct segment *segment, uint32_t slot)
@@ -368,8 +433,100 @@ uint32_t segment_refs(const struct segment *segment, uint32_t slot)
     return segment->refs[slot];
 }
 
+static struct stand_in *find_stand_in(const struct segment *segment, uint32_t slot)
+{
+    uint32_t from = 0, to = segment->nstand_ins;
+
+    while (from < to) {
+        uint32_t middle = from + (to - from) / 2;
+        if (segment->stand_ins[middle].slot < slot)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    bool found = from < segment->nstand_ins && segment->stand_ins[from].slot == slot;
+    return found ? &segment->stand_ins[from] : NULL;
+}
+
+bool segment_identify(struct segment *segment, uint32_t slot)
+{
+    struct stand_in found = {.slot = slot};
+
+    if (!slot_identify(&segment->headers[slot], slot, &found.header))
+        return false;
+    size_t size = (segment->nstand_ins + (size_t)1) * sizeof(found);
+    struct stand_in *stand_ins = realloc(segment->stand_ins, size);
+    if (stand_ins == NULL)
+        return false;
+    segment->stand_ins = stand_ins;
+    uint32_t at = segment->nstand_ins++;
+    for (; at > 0 && stand_ins[at - 1].slot > slot; at--)
+        stand_ins[at] = stand_ins[at - 1];
+    stand_ins[at] = found;
+    return true;
+}
+
+int segment_lose(struct segment *segment, uint32_t slot, const struct slot_header *source)
+{
+    struct slot_header header = {
+        .state = SLOT_USED,
+        .encoding = SLOT_LOST,
+        .region = source->region,
+        .page = source->page,
+        .sequence = source->sequence,
+        .stamp = source->stamp,
+        .checksum = wire_checksum(source->page, "", 0),
+    };
+
+    header.header_checksum = segment_header_checksum(&header, slot);
+    segment->filled = true;
+    return disk_write_all(segment->disk, segment->fd, &header, sizeof(header),
+                          (off_t)(FILE_HEADER_BYTES + slot * sizeof(header)));
+}
+
+int segment_mend(struct segment *segment)
+{
+    if (segment->unmended)
+        fill_file_header(segment);
+    segment->unmended = false;
+    return 0;
+}
+
+bool segment_is_reported(const struct segment *segment, uint32_t slot)
+{
+    return (segment->reported[slot / WORD_BITS] >> (slot % WORD_BITS)) & 1;
+}
+
+void segment_set_reported(struct segment *segment, uint32_t slot)
+{
+    segment->reported[slot / WORD_BITS] |= (uint64_t)1 << (slot % WORD_BITS);
+}
+
+bool segment_is_near(const struct segment *segment, uint32_t first, uint32_t count)
+{
+    unsigned char near[WORD_BITS];
+    char *bytes = bytes_of(segment, first);
+    size_t len = (size_t)count * SEGMENT_SLOT_BYTES;
+
+    assert(count <= WORD_BITS);
+    if (mincore(bytes, len, near) != 0)
+        return true;
+    for (uint32_t i = 0; i < count; i++) {
+        if ((near[i] & 1) == 0) {
+            madvise(bytes, len, MADV_WILLNEED);
+            return false;
+        }
+    }
+    return true;
+}
+
 const struct slot_header *segment_header(const struct segment *segment, uint32_t slot)
 {
+    const struct stand_in *found = segment->nstand_ins == 0 ? NULL : find_stand_in(segment, slot);
+
+    /* Once the slot was filled anew, it says itself what it is. */
+    if (found != NULL && segment_check(segment, slot, false) == SLOT_CHECK_BAD_HEADER)
+        return &found->header;
     return &segment->headers[slot];
 }
 
@@ -388,7 +545,34 @@ uint32_t segment_slots(const struct segment *segment)
     return segment->nslots;
 }
 
-int segment_sync(struct segment *segment)
+int segment_begin_sync(struct segment *segment, bool freed_too)
 {
-    return fdatasync(segment->fd) == 0 ? 0 : -errno;
+    if (!segment->filled && !(segment->freed && freed_too))
+        return -1;
+    segment->filled = segment->freed = false;
+    return segment->fd;
+}
+
+/* What cannot be read is in no memory either. */
+static int write_page_again(struct segment *segment, size_t offset)
+{
+    int err = disk_write_all(segment->disk, segment->fd, segment->map + offset, SEGMENT_SLOT_BYTES,
+                             (off_t)offset);
+
+    return err == -EFAULT ? 0 : err;
+}
+
+int segment_write_again(struct segment *segment, uint64_t stamp)
+{
+    int err = 0;
+
+    for (size_t at = 0; err == 0 && at < segment->data_offset; at += SEGMENT_SLOT_BYTES)
+        err = write_page_again(segment, at);
+    for (uint32_t slot = 0; err == 0 && slot < segment->nslots; slot++) {
+        const struct slot_header *header = &segment->headers[slot];
+        if (atomic_load(&header->state) == SLOT_USED && header->stamp > stamp)
+            err = write_page_again(segment, (size_t)(bytes_of(segment, slot) - segment->map));
+    }
+    segment->filled = true;
+    return err;
 }

@@ -1,8 +1,11 @@
 #include "shard.h"
 
+#include "durability.h"
 #include "handler.h"
 #include "listener.h"
 #include "random_number.h"
+#include "reply_queue.h"
+#include "scrub.h"
 #include "store.h"
 #include "../ini/log.h"
 
@@ -19,7 +22,10 @@
 #include <unistd.h>
 #include <zmq.h>
 
-enum { ROUND = 64 /* requests between two looks at what else there is to do */ };
+enum {
+    ROUND = REPLY_QUEUE_MAX, /* requests between two looks at what else there is to do */
+    MAX_DAMAGE_LINES = 100,
+};
 
 struct shard {
     uint32_t number;
@@ -29,12 +35,17 @@ struct shard {
     struct store_options options;
     struct listener *listener;
     struct store *store;
+    struct durability *durability;
+    uint32_t sync_interval_ms;
+    struct reply_queue waiting; /* for what they say to be on disk */
     struct handler handler;
+    struct scrub scrub;
     pthread_t thread;
     bool started;
     atomic_bool stopping;
     int stop_fd; /* wakes the thread when it is to stop */
     int event_fd;
+    int err;       /* what the thread ended with */
     uint64_t nbad; /* messages that were no requests, since the last log line about them */
     time_t bad_said;
     struct wire_request request;
@@ -73,12 +84,16 @@ int shard_new(struct shard **out, const struct shard_options *options)
     if (shard->stop_fd < 0 || shard->endpoint == NULL || shard->dir == NULL)
         goto out;
     shard->options = (struct store_options){
+        .disk = options->disk,
         .dir = shard->dir,
         .capacity_bytes = options->capacity_bytes,
         .scan_threads = options->scan_threads,
         .region_bytes = options->region_bytes,
         .max_regions = options->max_regions,
+        .durability = options->durability,
     };
+    shard->sync_interval_ms = options->sync_interval_ms;
+    shard->scrub = (struct scrub){.rate = options->scrub_bytes, .part = shard->part};
     shard->handler = (struct handler){
         .shard = options->number,
         .nshards = options->nshards,
@@ -161,26 +176,43 @@ static void *make_body(void *context, size_t len_bytes)
     return zmq_msg_data(&body->message);
 }
 
-/* A peer that is gone, or does not read its replies, loses them: it asks again. */
-static void send_reply(struct shard *shard, struct frames *frames, struct reply_body *body)
+/* Packs the reply. Returns 0 or -errno. */
+static int make_reply(struct shard *shard, struct frames *frames, struct reply_body *body,
+                      struct reply_message *reply)
 {
-    void *socket = listener_socket(shard->listener);
-    bool with_body = body->made && shard->reply.status == WIRE_OK;
     ssize_t len = wire_pack_reply(&shard->reply, shard->header, sizeof(shard->header));
 
-    if (len > 0)
-        peer_table_put(listener_peers(shard->listener), frames->fd,
-                       peer_table_frame_bytes((size_t)len) +
-                           (with_body ? peer_table_frame_bytes(zmq_msg_size(&body->message)) : 0));
-    if (len < 0) {
-        log_error(shard->part, "cannot pack a reply: %s", strerror((int)-len));
-    } else if (zmq_msg_send(&frames->identity, socket, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 &&
-               zmq_send(socket, shard->header, (size_t)len,
-                        (with_body ? ZMQ_SNDMORE : 0) | ZMQ_DONTWAIT) >= 0 &&
-               with_body) {
-        if (zmq_msg_send(&body->message, socket, ZMQ_DONTWAIT) >= 0)
-            body->made = false;
+    if (len < 0)
+        return (int)len;
+    bool with_body = body->made && shard->reply.status == WIRE_OK;
+    peer_table_put(listener_peers(shard->listener), frames->fd,
+                   peer_table_frame_bytes((size_t)len) +
+                       (with_body ? peer_table_frame_bytes(zmq_msg_size(&body->message)) : 0));
+    if (zmq_msg_init_size(&reply->header, (size_t)len) != 0)
+        return -ENOMEM;
+    memcpy(zmq_msg_data(&reply->header), shard->header, (size_t)len);
+    zmq_msg_init(&reply->identity);
+    zmq_msg_move(&reply->identity, &frames->identity);
+    reply->has_body = with_body;
+    if (reply->has_body) {
+        zmq_msg_init(&reply->body);
+        zmq_msg_move(&reply->body, &body->message);
     }
+    return 0;
+}
+
+/* Sends the reply, or keeps it until what came before it is on disk. */
+static void send_reply(struct shard *shard, struct frames *frames, struct reply_body *body)
+{
+    struct reply_message reply;
+    int err = make_reply(shard, frames, body, &reply);
+
+    if (err != 0)
+        log_error(shard->part, "cannot pack a reply: %s", strerror(-err));
+    else if (shard->waiting.count > 0 || durability_must_commit(shard->durability))
+        reply_queue_add(&shard->waiting, &reply);
+    else
+        reply_message_send(&reply, listener_socket(shard->listener));
     if (body->made)
         zmq_msg_close(&body->message);
 }
@@ -228,7 +260,7 @@ static int serve_round(struct shard *shard)
     int count = 0;
     int err = 0;
 
-    for (; err == 0 && count < ROUND; count++) {
+    for (; err == 0 && count < ROUND && store_failure(shard->store) == 0; count++) {
         struct frames frames = {.fd = -1};
         zmq_msg_init(&frames.identity);
         zmq_msg_init(&frames.header);
@@ -245,13 +277,43 @@ static int serve_round(struct shard *shard)
     return err != 0 && err != -EINTR ? err : ROUND;
 }
 
+/* Makes sure of what was done and sends the replies that wait for it. Returns how many, or -errno.
+ */
+static int commit(struct shard *shard)
+{
+    int count = (int)shard->waiting.count;
+    int err = durability_commit(shard->durability);
+
+    if (err != 0)
+        reply_queue_clear(&shard->waiting);
+    else
+        reply_queue_send(&shard->waiting, listener_socket(shard->listener));
+    return err != 0 ? err : count;
+}
+
+static int64_t now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Of two timeouts, -1 being none. */
+static int sooner(int a_ms, int b_ms)
+{
+    return b_ms >= 0 && (a_ms < 0 || b_ms < a_ms) ? b_ms : a_ms;
+}
+
 /* Its descriptor tells of news once: whoever waits for it must have tried to receive just before,
  * and sent nothing since. zmq_poll() would be simpler, and asks the kernel five times as often. */
 static int serve(struct shard *shard)
 {
     struct peer_table *peers = listener_peers(shard->listener);
-    struct pollfd fds[] = {
-        {-1, POLLIN, 0}, {shard->stop_fd, POLLIN, 0}, {peer_table_fd(peers), POLLIN, 0}};
+    struct pollfd fds[] = {{-1, POLLIN, 0},
+                           {shard->stop_fd, POLLIN, 0},
+                           {durability_fd(shard->durability), POLLIN, 0},
+                           {peer_table_fd(peers), POLLIN, 0}};
     size_t size = sizeof(fds[0].fd);
 
     if (zmq_getsockopt(listener_socket(shard->listener), ZMQ_FD, &fds[0].fd, &size) != 0)
@@ -260,11 +322,21 @@ static int serve(struct shard *shard)
         int served = serve_round(shard);
         if (served < 0)
             return served;
+        int sent = commit(shard);
+        if (sent < 0)
+            return sent;
         peer_table_follow(peers);
         peer_table_judge(peers, served < ROUND);
-        int wait_ms = peer_table_measure(peers);
+        int measure_ms = peer_table_measure(peers);
         bool more_work = store_work(shard->store);
-        if (served < ROUND && !more_work && poll(fds, 3, wait_ms) < 0 && errno != EINTR)
+        int timeout_ms;
+        int err = durability_turn(shard->durability, &timeout_ms);
+        if (err != 0)
+            return err;
+        timeout_ms = sooner(timeout_ms, measure_ms);
+        timeout_ms = sooner(timeout_ms, scrub_turn(&shard->scrub, now_us()));
+        bool idle = served < ROUND && sent == 0 && !more_work;
+        if (idle && poll(fds, 4, timeout_ms) < 0 && errno != EINTR)
             return -errno;
     }
     return 0;
@@ -280,6 +352,11 @@ static void report(const struct shard *shard, const struct store_report *found, 
              " regions, %" PRIu64 " damaged slots, %" PRIu64 " damaged pages, in %.3f s",
              shard->endpoint, shard->dir, info.capacity_bytes >> 20, found->pages, found->regions,
              found->damaged_headers, found->damaged_pages, seconds);
+    if (found->power_cut)
+        log_info(shard->part,
+                 "the machine was started anew since the last change: %" PRIu64
+                 " pages and branches that had not been synced are forgotten",
+                 found->unfinished);
     if (found->damaged_headers + found->damaged_pages + found->damaged_records +
             found->damaged_files + found->recovered >
         0)
@@ -291,15 +368,38 @@ static void report(const struct shard *shard, const struct store_report *found, 
                  found->damaged_files, found->recovered);
 }
 
-static void explain_open(const struct shard *shard, int err)
+/* A line for each, up to a number that a log can bear. */
+static void say_damage(const struct shard *shard, const struct damage_list *list)
 {
+    char text[1024];
+
+    for (size_t i = 0; i < list->count && i < MAX_DAMAGE_LINES; i++) {
+        store_describe_damage(shard->store, &list->at[i], text, sizeof(text));
+        log_warn(shard->part, "%s/%s", shard->dir, text);
+    }
+    if (list->count > MAX_DAMAGE_LINES)
+        log_warn(shard->part, "and %zu more: edm --mode=check lists them all",
+                 list->count - MAX_DAMAGE_LINES);
+}
+
+static void explain_open(const struct shard *shard, const struct damage_list *list, int err)
+{
+    const char *file = "";
+
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->at[i].kind == DAMAGE_FORMAT)
+            file = list->at[i].file;
+    }
     if (err == -EPROTONOSUPPORT)
         log_fatal(shard->part,
-                  "%s has a format that this EDM does not know: use the version that made it, or "
-                  "name another directory with --data",
-                  shard->dir);
+                  "%s%s%s has a format that this EDM does not know: use the version that made it, "
+                  "or name another directory with --data",
+                  shard->dir, *file == '\0' ? "" : "/", file);
     else if (err == -EBADMSG)
-        log_fatal(shard->part, "%s/shard is damaged: restore it from a backup", shard->dir);
+        log_fatal(shard->part,
+                  "%s/shard is damaged or missing: restore it from a backup, or have it made anew "
+                  "with edm --mode=check --repair",
+                  shard->dir);
     else if (err == -ENOSPC || err == -EDQUOT)
         log_fatal(shard->part,
                   "the file system of %s is full: make room, or name another directory with --data",
@@ -308,22 +408,47 @@ static void explain_open(const struct shard *shard, int err)
         log_fatal(shard->part, "cannot open the store in %s: %s", shard->dir, strerror(-err));
 }
 
+/* Whether what the disk says can still be trusted is for people to find out. */
+static void explain_end(const struct shard *shard, int err)
+{
+    if (shard->store != NULL && store_failure(shard->store) != 0)
+        log_fatal(
+            shard->part,
+            "cannot sync %s: %s: what of the changes since the last sync is on disk cannot be "
+            "known; see to the disk, then start again",
+            shard->dir, strerror(-err));
+    else
+        log_fatal(shard->part, "cannot go on serving %s: %s", shard->endpoint, strerror(-err));
+}
+
 static int open_store(struct shard *shard)
 {
     struct timespec begun, done;
     struct store_report found;
 
+    struct damage_list damage = {0};
+    shard->options.damage = &damage;
     clock_gettime(CLOCK_MONOTONIC, &begun);
     int err = store_open(&shard->store, &shard->options, &found);
     clock_gettime(CLOCK_MONOTONIC, &done);
-    if (err != 0) {
-        explain_open(shard, err);
+    shard->options.damage = NULL;
+    if (err == 0)
+        say_damage(shard, &damage);
+    else
+        explain_open(shard, &damage, err);
+    damage_clear(&damage);
+    if (err != 0)
         return err;
-    }
     report(shard, &found,
            (double)(done.tv_sec - begun.tv_sec) + (double)(done.tv_nsec - begun.tv_nsec) / 1e9);
-    shard->handler.store = shard->store;
-    return 0;
+    shard->handler.store = shard->scrub.store = shard->store;
+    err = durability_new(&shard->durability, shard->store, shard->options.durability,
+                         shard->sync_interval_ms);
+    if (err != 0) {
+        log_fatal(shard->part, "cannot start a thread: %s", strerror(-err));
+        store_close(&shard->store);
+    }
+    return err;
 }
 
 static void tell(const struct shard *shard, int kind)
@@ -342,17 +467,24 @@ static void *run(void *context)
 
     if (err == 0)
         err = open_store(shard);
+    shard->err = err;
     if (err != 0) {
         tell(shard, SHARD_FAILED);
         return NULL;
     }
     tell(shard, SHARD_READY);
     err = serve(shard);
+    if (err == 0)
+        err = durability_settle(shard->durability);
+    if (err != 0)
+        explain_end(shard, err);
     struct wire_shard_info info = {0};
     store_stat(shard->store, &info);
+    reply_queue_clear(&shard->waiting);
+    durability_destroy(&shard->durability);
     store_close(&shard->store);
+    shard->err = err;
     if (err != 0) {
-        log_fatal(shard->part, "cannot go on serving %s: %s", shard->endpoint, strerror(-err));
         tell(shard, SHARD_FAILED);
         return NULL;
     }
@@ -370,17 +502,18 @@ int shard_start(struct shard *shard, int event_fd)
     return err;
 }
 
-void shard_stop(struct shard *shard)
+int shard_stop(struct shard *shard)
 {
     uint64_t one = 1;
 
     if (!shard->started)
-        return;
+        return 0;
     atomic_store(&shard->stopping, true);
     while (write(shard->stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
         ;
     pthread_join(shard->thread, NULL);
     shard->started = false;
+    return shard->err;
 }
 
 void shard_destroy(struct shard **shard)

@@ -7,13 +7,16 @@
 #ifndef EDM_DMS_SHARD_H
 #define EDM_DMS_SHARD_H
 
+#include "store.h"
+
 #include <stdint.h>
 
 struct shard;
 
 struct shard_options {
     uint32_t number, nshards;
-    const char *endpoint; /* copied, as are the others */
+    const struct disk *disk; /* NULL: the real one; outlives the shard */
+    const char *endpoint;    /* copied, as is the next */
     const char *dir;
     uint64_t capacity_bytes;
     uint64_t first_page; /* pages below are refused */
@@ -21,6 +24,9 @@ struct shard_options {
     uint32_t max_connections, max_regions;
     uint64_t region_bytes;  /* of pages, of one region; 0: no limit of its own */
     uint32_t request_bytes; /* of pages, of one request */
+    enum store_durability durability;
+    uint32_t sync_interval_ms;
+    uint64_t scrub_bytes; /* to be read again a second, 0: none */
 };
 
 /* Binds the shard's socket. What goes wrong is logged. Returns 0 or -errno. */
@@ -37,8 +43,9 @@ struct shard_event {
  * shard_stop(). Returns 0 or -errno. */
 int shard_start(struct shard *shard, int event_fd) __attribute__((warn_unused_result));
 
-/* Ends the thread, if it was started, and waits for it. */
-void shard_stop(struct shard *shard);
+/* Ends the thread, if it was started, and waits for it. Returns 0, or what it ended with, logged.
+ */
+int shard_stop(struct shard *shard);
 
 void shard_destroy(struct shard **shard);
 

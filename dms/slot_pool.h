@@ -4,27 +4,60 @@
  * A slot is named by a 64-bit reference, never 0. Segment files are made when slots are needed and
  * removed when they are empty.
  *
+ * Durable (slot_pool_set_durable()), a slot is marked free, and used again, only when what made it
+ * free is known to be on disk. Otherwise a power cut could bring back a page table that points at
+ * it. A dropped page's slot waits longer, until older slots of the page are known to be marked on
+ * disk: see DESIGN.md, Power cuts.
+ *
  * Thread: the shard's. slot_pool_scan() uses threads of its own and waits for them.
  */
 #ifndef EDM_DMS_SLOT_POOL_H
 #define EDM_DMS_SLOT_POOL_H
 
+#include "damage.h"
 #include "segment.h"
+#include "sync_job.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 struct slot_pool;
 
-/* Opens the segment files in the directory DIR (which exists), each of SEGMENT_SLOTS slots, and
- * removes what a crash left half made. *NREPAIRED: files with a damaged file header or cut short.
- * Nothing can be taken before slot_pool_scan(). Returns 0 or -errno; -EPROTONOSUPPORT: a segment
- * has another format. */
-int slot_pool_open(struct slot_pool **out, const char *dir, uint32_t segment_slots,
-                   uint32_t *nrepaired) __attribute__((warn_unused_result));
+/* Opens the segment files in the directory DIR (which exists) on DISK, each of SEGMENT_SLOTS slots,
+ * and removes what a crash left half made. Files with a damaged header or cut short are added to
+ * DAMAGE. Nothing can be taken before slot_pool_scan(). Returns 0 or -errno; -EPROTONOSUPPORT: a
+ * segment has another format, and stands in DAMAGE. */
+int slot_pool_open(struct slot_pool **out, const struct disk *disk, const char *dir,
+                   uint32_t segment_slots, struct damage_list *damage)
+    __attribute__((warn_unused_result));
+
+/* How many slots the segment files in DIR seem to have, 0 if there are none. */
+uint32_t slot_pool_guess_slots(const char *dir);
 
 /* Closes; the files stay. */
 void slot_pool_close(struct slot_pool **pool);
+
+/* From now on slots are freed with the rounds of syncing. Before slot_pool_scan(). */
+void slot_pool_set_durable(struct slot_pool *pool);
+
+/* Writes what a sync that failed may have left in memory only once more: slots later than STAMP,
+ * and all headers. Returns 0 or -errno. */
+int slot_pool_write_again(struct slot_pool *pool, uint64_t stamp)
+    __attribute__((warn_unused_result));
+
+/* What was wrong with files as a whole is noted elsewhere: they are whole again. Returns 0 or
+ * -errno. */
+int slot_pool_mend(struct slot_pool *pool) __attribute__((warn_unused_result));
+
+/* From now on says NOTE of every file that was made (THERE; before it is used) and of every one
+ * that is about to be removed. What it returns, if not 0, prevents that. */
+void slot_pool_on_file(struct slot_pool *pool,
+                       int (*note)(void *context, uint32_t number, bool there), void *context);
+
+/* Files there are; the first number above all of them; and whether there is one of this number. */
+uint32_t slot_pool_files(const struct slot_pool *pool);
+uint32_t slot_pool_end_number(const struct slot_pool *pool);
+bool slot_pool_has_file(const struct slot_pool *pool, uint32_t number);
 
 struct slot_pool_report {
     uint64_t pages;       /* slots in use, with a sound header */
@@ -32,12 +65,13 @@ struct slot_pool_report {
     uint64_t bad_pages;   /* slots in use whose bytes do not match their checksum */
 };
 
-/* Reads every slot, with NTHREADS threads, and says VISIT of each that is in use with a sound
- * header, in no particular order. VISIT holds one reference to that slot, for slot_pool_release().
- * Slots with a damaged header stay out of use. Returns 0, -ENOMEM, or what VISIT returned if
- * not 0. */
+/* Reads every slot, with NTHREADS threads, and says VISIT of each that is in use or dropped, and of
+ * those with a damaged header, in no particular order. VISIT holds one reference to that slot, for
+ * slot_pool_release(). SLOT_CHECK_UNKNOWN: nobody knows what the slot was. Returns 0, -ENOMEM, or
+ * what VISIT returned if not 0. */
 int slot_pool_scan(struct slot_pool *pool, unsigned nthreads,
-                   int (*visit)(void *context, uint64_t ref, const struct slot_header *header),
+                   int (*visit)(void *context, uint64_t ref, const struct slot_header *header,
+                                enum slot_check check),
                    void *context, struct slot_pool_report *report)
     __attribute__((warn_unused_result));
 
@@ -53,6 +87,29 @@ int slot_pool_fill(struct slot_pool *pool, uint32_t count, const struct slot_sou
 
 void slot_pool_retain(struct slot_pool *pool, uint64_t ref);
 void slot_pool_release(struct slot_pool *pool, uint64_t ref);
+
+/* The page of a sound slot that is held once is being dropped, and that is written nowhere else:
+ * says so in the file. It is still to be released. */
+void slot_pool_drop(struct slot_pool *pool, uint64_t ref);
+
+/* Frees at once a slot that is held once and whose content counts for nothing. */
+void slot_pool_discard(struct slot_pool *pool, uint64_t ref);
+
+/* The slot becomes one that stands for a lost page: segment_lose(). */
+int slot_pool_lose(struct slot_pool *pool, uint64_t ref, const struct slot_header *header)
+    __attribute__((warn_unused_result));
+bool slot_pool_is_lost(const struct slot_pool *pool, uint64_t ref);
+
+/* Where the slot is: the file's name (CAP bytes) and the slot's number in it. */
+void slot_pool_place(const struct slot_pool *pool, uint64_t ref, char *file, size_t cap,
+                     uint64_t *slot);
+
+/* Reads on from *REF (0: the beginning; set to 0 at the end), as far as MAX slots of one file. Adds
+ * the bytes of those in use to *BYTES. Returns a damaged slot that was not reported yet, which
+ * counts as reported from then on, or 0. *AGAIN: nothing was read, it is still on its way into
+ * memory; with HURRY it is waited for. */
+uint64_t slot_pool_scrub(struct slot_pool *pool, uint64_t *ref, uint32_t max, bool hurry,
+                         uint64_t *bytes, bool *again);
 
 /* How many hold the slot. */
 uint32_t slot_pool_refs(const struct slot_pool *pool, uint64_t ref);
@@ -70,6 +127,26 @@ bool slot_pool_trim(struct slot_pool *pool, uint32_t keep);
 /* Slots in use, slots set aside included. */
 uint64_t slot_pool_used(const struct slot_pool *pool);
 
-int slot_pool_sync(struct slot_pool *pool) __attribute__((warn_unused_result));
+/* Takes files out of use of which parts cannot be read any more, and logs it. What can be read of
+ * them goes on. */
+void slot_pool_retire_lost(struct slot_pool *pool);
+
+/* A round of syncing begins: adds to JOB what is to be synced. FULL: also files in which slots were
+ * only freed. Returns 0 or -ENOMEM (no round has begun). Until slot_pool_end_sync() no other may.
+ */
+int slot_pool_begin_sync(struct slot_pool *pool, bool full, struct sync_job *job)
+    __attribute__((warn_unused_result));
+
+/* JOB has run without error: frees what waited for that. */
+void slot_pool_end_sync(struct slot_pool *pool, bool full);
+
+/* Whether pages were stored or dropped since the last round began. */
+bool slot_pool_changed(const struct slot_pool *pool);
+
+/* Slots that wait to be freed. */
+uint64_t slot_pool_waiting(const struct slot_pool *pool);
+
+/* Whether a full round has something to do. */
+bool slot_pool_unsettled(const struct slot_pool *pool);
 
 #endif

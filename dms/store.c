@@ -43,6 +43,26 @@ static uint32_t choose_segment_slots(uint64_t capacity_slots)
     return slots;
 }
 
+/* A damaged one is made anew where damage is what was asked for. */
+static int open_shard_file(struct store *store, const struct store_options *options,
+                           struct damage_list *list)
+{
+    struct damage damage = {.kind = DAMAGE_FILE_HEADER, .file = "shard"};
+    int err = shard_file_open(store->disk, options->dir, &store->id, &store->segment_slots);
+
+    if (err != -EBADMSG && err != -EPROTONOSUPPORT)
+        return err;
+    damage.kind = err == -EPROTONOSUPPORT ? DAMAGE_FORMAT : DAMAGE_FILE_HEADER;
+    if (damage_add(list, &damage) != 0)
+        return -ENOMEM;
+    if (err != -EBADMSG || options->purpose == STORE_SERVE)
+        return err;
+    uint32_t guess = slot_pool_guess_slots(options->dir);
+    if (guess > 0)
+        store->segment_slots = guess;
+    return shard_file_make(store->disk, options->dir, &store->id, store->segment_slots);
+}
+
 int store_open(struct store **out, const struct store_options *options, struct store_report *report)
 {
     struct store *store = calloc(1, sizeof(*store));
@@ -50,16 +70,25 @@ int store_open(struct store **out, const struct store_options *options, struct s
     if (store == NULL)
         return -ENOMEM;
     *report = (struct store_report){0};
+    store->disk = options->disk == NULL ? &disk_real : options->disk;
     store->capacity_slots = options->capacity_bytes / SEGMENT_SLOT_BYTES;
     store->region_pages =
         options->region_bytes == 0 ? UINT64_MAX : options->region_bytes / WIRE_PAGE_BYTES;
     store->max_regions = options->max_regions == 0 ? REGION_MAX : options->max_regions;
     store->segment_slots = choose_segment_slots(store->capacity_slots);
-    int err = shard_file_open(options->dir, &store->id, &store->segment_slots);
+    store->durability = options->durability;
+    struct damage_list unwanted = {0};
+    struct damage_list *list = options->damage == NULL ? &unwanted : options->damage;
+    int err = disk_boot(store->disk, store->boot);
+    if (err == 0)
+        err = open_shard_file(store, options, list);
     if (err == 0)
         err = region_table_new(&store->regions);
     if (err == 0)
-        err = store_recover(store, options->dir, options->scan_threads, report);
+        err = store_recover(store, options, list, report);
+    if (err == 0)
+        err = store_begin_durability(store);
+    damage_clear(&unwanted);
     if (err != 0)
         store_close(&store);
     else
@@ -75,6 +104,7 @@ void store_close(struct store **store)
     slot_pool_close(&(*store)->pool);
     region_table_destroy(&(*store)->regions);
     manifest_close(&(*store)->manifest);
+    sync_job_free(&(*store)->job);
     free(*store);
     *store = NULL;
 }
@@ -97,7 +127,7 @@ int store_check(const struct store *store, uint64_t id, uint64_t epoch, bool to_
     if (!frozen && epoch != region->epoch)
         return -ESTALE;
     *out = region;
-    return 0;
+    return to_change ? store->failed : 0;
 }
 
 int store_new_region(struct store *store, struct region **out, uint64_t id, const char *name)
@@ -126,7 +156,7 @@ struct manifest_record store_describe_region(const struct region *region)
         .epoch = region->epoch,
         .sequence = region->sequence,
         .stamp = region->stamp,
-        .flags = region->flags,
+        .flags = region->flags | (region->solid ? MANIFEST_SOLID : 0),
     };
 
     memcpy(record.name, region->name, sizeof(record.name));
@@ -145,7 +175,7 @@ static bool is_branch(const struct region *there, const struct region *source, u
 {
     bool untouched = there->epoch == FIRST_EPOCH && there->sequence == source->sequence;
 
-    return there->parent == source->id && there->flags == flags && untouched;
+    return there->parent == source->id && (there->flags & REGION_FROZEN) == flags && untouched;
 }
 
 /* Logs REGION and puts it into the table; frees it on failure. */
@@ -186,13 +216,26 @@ static int make_region(struct store *store, const char *name, uint64_t epoch, ui
     return add_region(store, region);
 }
 
+/* An epoch must not go back: an owner that was fenced would be let in again. So this does not wait
+ * for the next round. */
+static int make_sure(struct store *store)
+{
+    if (store->durability == STORE_INTERVAL)
+        store->failed = manifest_sync(store->manifest);
+    return store->failed;
+}
+
 int store_claim(struct store *store, const char *name, uint64_t epoch, uint64_t claim,
                 const struct region **out)
 {
     struct region *region = region_table_find_name(store->regions, name);
 
-    if (region == NULL)
-        return make_region(store, name, epoch, claim, out);
+    if (store->failed != 0)
+        return store->failed;
+    if (region == NULL) {
+        int err = make_region(store, name, epoch, claim, out);
+        return err != 0 ? err : make_sure(store);
+    }
     *out = region;
     if ((region->flags & REGION_FROZEN) != 0)
         return 0;
@@ -204,6 +247,8 @@ int store_claim(struct store *store, const char *name, uint64_t epoch, uint64_t 
         struct manifest_record record = {
             .type = MANIFEST_EPOCH, .region = region->id, .epoch = epoch};
         int err = manifest_append(store->manifest, &record, 1, false);
+        if (err == 0)
+            err = make_sure(store);
         if (err != 0)
             return err;
     }
@@ -227,7 +272,12 @@ int store_branch(struct store *store, uint64_t id, uint64_t epoch, const char *n
         *out = there;
         return is_branch(there, source, flags) ? 0 : -EEXIST;
     }
-    err = random_number(&branch_id);
+    /* A branch that is found after a power cut must have all that it was made of. */
+    err = store->failed;
+    if (err == 0 && store->durability == STORE_ALWAYS && store_changed(store))
+        err = store_commit(store, false);
+    if (err == 0)
+        err = random_number(&branch_id);
     if (err == 0)
         err = store_new_region(store, &branch, branch_id, name);
     if (err != 0)
@@ -242,6 +292,7 @@ int store_branch(struct store *store, uint64_t id, uint64_t epoch, const char *n
     branch->epoch = FIRST_EPOCH;
     branch->sequence = source->sequence;
     branch->flags = flags;
+    branch->solid = store->durability == STORE_ALWAYS;
     *out = branch;
     return add_region(store, branch);
 }
@@ -259,6 +310,8 @@ int store_remove(struct store *store, uint64_t id, uint64_t epoch)
 
     if (err != 0)
         return err;
+    if (store->failed != 0)
+        return store->failed;
     struct manifest_record record = {.type = MANIFEST_REMOVE, .region = id};
     err = manifest_append(store->manifest, &record, 1, true);
     if (err != 0)
@@ -298,14 +351,14 @@ bool store_free_doomed(struct store *store)
         return true;
     store->doomed = region->next_doomed;
     page_tree_destroy(&region->pages);
-    if (region->nchildren == 0)
-        region_table_delete(store->regions, region);
+    store_bury(store, region);
     store->trimming = true;
     return store->doomed != NULL;
 }
 
 bool store_work(struct store *store)
 {
+    slot_pool_retire_lost(store->pool);
     if (store->doomed != NULL) {
         store_free_doomed(store);
         return true;
@@ -315,11 +368,4 @@ bool store_work(struct store *store)
     uint32_t keep = slot_pool_used(store->pool) == 0 ? 0 : SPARE_SEGMENTS;
     store->trimming = slot_pool_trim(store->pool, keep);
     return store->trimming;
-}
-
-int store_sync(struct store *store)
-{
-    int err = slot_pool_sync(store->pool);
-
-    return err != 0 ? err : manifest_sync(store->manifest);
 }

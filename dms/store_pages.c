@@ -1,5 +1,6 @@
 #include "store_parts.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -7,6 +8,15 @@
 static uint64_t stored_sequence(const struct store *store, uint64_t ref)
 {
     return slot_pool_is_sound(store->pool, ref) ? slot_pool_header(store->pool, ref)->sequence : 0;
+}
+
+/* A repetition of the PUT whose page was lost brings it back. */
+static bool is_newer(const struct store *store, const struct wire_page *page, uint64_t there)
+{
+    uint64_t sequence = stored_sequence(store, there);
+
+    return page->sequence > sequence ||
+           (page->sequence == sequence && slot_pool_is_lost(store->pool, there));
 }
 
 /* A batch on its way into the store. */
@@ -29,7 +39,7 @@ static int choose_newer(const struct store *store, const struct region *region,
             return -EBADMSG;
         }
         uint64_t there = page_tree_get(region->pages, page->page);
-        if (there != 0 && stored_sequence(store, there) >= page->sequence)
+        if (there != 0 && !is_newer(store, page, there))
             continue;
         batch->sources[batch->count++] = (struct slot_source){
             .region = region->id,
@@ -40,16 +50,26 @@ static int choose_newer(const struct store *store, const struct region *region,
     return 0;
 }
 
-static int find_room(struct store *store, uint64_t nmore, bool replaces)
+/* Room for COUNT pages, NMORE of them beyond those there are. */
+static int find_room(struct store *store, uint64_t nmore, uint64_t count)
 {
-    if (nmore > 0 && slot_pool_used(store->pool) + nmore > store->capacity_slots)
-        return -ENOSPC;
-    return slot_pool_reserve(store->pool, nmore + replaces);
+    bool full = nmore > 0 && slot_pool_used(store->pool) + nmore > store->capacity_slots;
+    int err = full ? -ENOSPC : slot_pool_reserve(store->pool, count);
+
+    /* Slots that wait for rounds of syncing need at most two. */
+    for (int i = 0; !full && err == -ENOSPC && i < 2 && slot_pool_waiting(store->pool) > 0 &&
+                    !store->in_round && store->failed == 0;
+         i++) {
+        err = store_commit(store, true);
+        if (err == 0)
+            err = slot_pool_reserve(store->pool, count);
+    }
+    return err;
 }
 
 /* Makes sure that the whole batch has room, in the page table, within the capacity and in the
- * files. A page that replaces one of its own needs none, but the old slot is only freed after the
- * new one is filled. */
+ * files. A page that replaces one of its own counts for nothing more, but the old slot is only
+ * freed after the new one is filled. */
 static int make_room(struct store *store, struct region *region, const struct batch *batch)
 {
     uint64_t nmore = 0, nfresh = 0;
@@ -67,10 +87,26 @@ static int make_room(struct store *store, struct region *region, const struct ba
     }
     if (nfresh > 0 && page_tree_count(region->pages) + nfresh > store->region_pages)
         return -E2BIG;
-    while ((err = find_room(store, nmore, nmore < batch->count)) == -ENOSPC &&
-           store->doomed != NULL)
+    while ((err = find_room(store, nmore, batch->count)) == -ENOSPC && store->doomed != NULL)
         store_free_doomed(store);
     return err;
+}
+
+/* Fills slots with the batch; all or nothing. */
+static int fill_slots(struct store *store, struct batch *batch, uint64_t *refs)
+{
+    for (uint32_t done = 0; done < batch->count;) {
+        uint64_t first;
+        int run = slot_pool_fill(store->pool, batch->count - done, &batch->sources[done], &first);
+        if (run < 0) {
+            while (done > 0)
+                slot_pool_discard(store->pool, refs[--done]);
+            return run;
+        }
+        for (int i = 0; i < run; i++)
+            refs[done++] = first + (unsigned)i;
+    }
+    return 0;
 }
 
 int store_put(struct store *store, uint64_t id, uint64_t epoch, const struct wire_page *pages,
@@ -78,6 +114,7 @@ int store_put(struct store *store, uint64_t id, uint64_t epoch, const struct wir
 {
     struct region *region;
     struct batch batch;
+    uint64_t refs[WIRE_MAX_PAGES];
     int err = store_check(store, id, epoch, true, &region);
 
     if (err == 0)
@@ -88,22 +125,35 @@ int store_put(struct store *store, uint64_t id, uint64_t epoch, const struct wir
         return err;
     for (uint32_t i = 0; i < batch.count; i++)
         batch.sources[i].stamp = ++store->stamp;
-    for (uint32_t done = 0; done < batch.count;) {
-        uint64_t first;
-        int run = slot_pool_fill(store->pool, batch.count - done, &batch.sources[done], &first);
-        if (run < 0)
-            return run;
-        for (uint32_t i = 0; i < (uint32_t)run; i++) {
-            const struct wire_page *page = batch.sources[done + i].page;
-            err = page_tree_set(region->pages, page->page, first + i);
-            if (err != 0)
-                return err;
-            if (page->sequence > region->sequence)
-                region->sequence = page->sequence;
-        }
-        done += (uint32_t)run;
+    err = fill_slots(store, &batch, refs);
+    for (uint32_t i = 0; err == 0 && i < batch.count; i++) {
+        const struct wire_page *page = batch.sources[i].page;
+        int set = page_tree_set(region->pages, page->page, refs[i]);
+        assert(set == 0); /* prepared by make_room() */
+        (void)set;
+        if (page->sequence > region->sequence)
+            region->sequence = page->sequence;
     }
-    return 0;
+    return err;
+}
+
+/* Whether REGION has what it should have where it has REF, or nothing. An incomplete region may
+ * have lost a page that hid what it came with; and a page of its own that replaced an older one,
+ * which is still there only because it was branched in between. A frozen one stores none. */
+static bool is_certain(const struct store *store, const struct region *region, uint64_t ref)
+{
+    const struct slot_header *header = ref == 0 ? NULL : slot_pool_header(store->pool, ref);
+
+    while (region != NULL) {
+        if (header != NULL && region->id == header->region)
+            return header->stamp > region->doubt_stamp;
+        if ((region->flags & REGION_INCOMPLETE) != 0 && (region->flags & REGION_FROZEN) == 0)
+            return false;
+        if (header == NULL && (region->flags & REGION_ORPHAN) != 0)
+            return false;
+        region = region_table_find(store->regions, region->parent);
+    }
+    return true;
 }
 
 int store_locate(struct store *store, uint64_t id, uint64_t epoch, struct wire_page *pages,
@@ -119,14 +169,15 @@ int store_locate(struct store *store, uint64_t id, uint64_t epoch, struct wire_p
         uint64_t page = pages[i].page;
         uint64_t ref = page_tree_get(region->pages, page);
         found->refs[i] = ref;
+        *bad = page;
+        if (store->any_incomplete && !is_certain(store, region, ref))
+            return -ENODATA;
         if (ref == 0) {
             pages[i] = (struct wire_page){.page = page, .encoding = WIRE_ABSENT};
             continue;
         }
-        if (!slot_pool_is_sound(store->pool, ref)) {
-            *bad = page;
+        if (!slot_pool_is_sound(store->pool, ref) || slot_pool_is_lost(store->pool, ref))
             return -EBADMSG;
-        }
         const struct slot_header *header = slot_pool_header(store->pool, ref);
         pages[i].sequence = header->sequence;
         pages[i].checksum = header->checksum;
@@ -196,41 +247,75 @@ static int log_drops(struct store *store, const struct region *region, uint64_t 
     return count == 0 ? 0 : manifest_append(store->manifest, records, count, false);
 }
 
-/* Drops what RANGE says. The region's highest sequence must outlive the page that has it: the owner
- * goes on above it, also after a restart. */
-static int drop_range(struct store *store, struct region *region, uint64_t sequence,
-                      const struct wire_range *range)
+/* Whether pages are or were shared with other regions: then the manifest says what is dropped. */
+static bool is_logged(const struct region *region)
+{
+    return region->parent != 0 || region->nchildren > 0;
+}
+
+/* Makes sure that dropping RANGE cannot fail. *HIGHEST: it takes the page with the region's highest
+ * sequence. */
+static int prepare_drop(const struct store *store, const struct region *region, uint64_t sequence,
+                        const struct wire_range *range, bool *highest)
 {
     uint64_t page = range->first;
     int err = 0;
 
-    while (err == 0 && next_dropped(store, region, range, sequence, &page)) {
+    for (; err == 0 && next_dropped(store, region, range, sequence, &page); page++) {
         uint64_t ref = page_tree_get(region->pages, page);
-        if (region->logged_sequence < region->sequence &&
-            stored_sequence(store, ref) == region->sequence) {
-            struct manifest_record record = {
-                .type = MANIFEST_SEQUENCE, .region = region->id, .sequence = region->sequence};
-            err = manifest_put(store->manifest, &record, &region->sequence_place);
-            region->logged_sequence = err == 0 ? region->sequence : 0;
-        }
-        if (err == 0)
-            err = page_tree_clear(region->pages, page);
+        *highest = *highest || stored_sequence(store, ref) == region->sequence;
+        err = page_tree_prepare(region->pages, page);
     }
     return err;
+}
+
+/* The region's highest sequence must outlive the page that has it: the owner goes on above it, also
+ * after a restart. */
+static int log_sequence(struct store *store, struct region *region)
+{
+    struct manifest_record record = {
+        .type = MANIFEST_SEQUENCE, .region = region->id, .sequence = region->sequence};
+
+    if (region->logged_sequence >= region->sequence)
+        return 0;
+    int err = manifest_put(store->manifest, &record, &region->sequence_place);
+    region->logged_sequence = err == 0 ? region->sequence : 0;
+    return err;
+}
+
+static void drop_range(struct store *store, struct region *region, uint64_t sequence,
+                       const struct wire_range *range)
+{
+    uint64_t page = range->first;
+
+    while (next_dropped(store, region, range, sequence, &page)) {
+        uint64_t ref = page_tree_get(region->pages, page);
+        if (store->durability != STORE_NONE && !is_logged(region) &&
+            slot_pool_is_sound(store->pool, ref))
+            slot_pool_drop(store->pool, ref);
+        int err = page_tree_clear(region->pages, page);
+        assert(err == 0); /* prepared by prepare_drop() */
+        (void)err;
+    }
 }
 
 int store_drop(struct store *store, uint64_t id, uint64_t epoch, uint64_t sequence,
                const struct wire_range *ranges, uint32_t nranges)
 {
     struct region *region;
+    bool highest = false;
     int err = store_check(store, id, epoch, true, &region);
 
+    for (uint32_t i = 0; err == 0 && i < nranges; i++)
+        err = prepare_drop(store, region, sequence, &ranges[i], &highest);
     if (err != 0)
         return err;
     store->stamp++;
-    if (region->parent != 0 || region->nchildren > 0)
+    if (highest)
+        err = log_sequence(store, region);
+    if (err == 0 && is_logged(region))
         err = log_drops(store, region, sequence, ranges, nranges);
     for (uint32_t i = 0; err == 0 && i < nranges; i++)
-        err = drop_range(store, region, sequence, &ranges[i]);
+        drop_range(store, region, sequence, &ranges[i]);
     return err;
 }

@@ -12,6 +12,7 @@
 #include "store.h"
 
 struct store {
+    const struct disk *disk;
     uint64_t id;
     uint32_t segment_slots;
     uint64_t capacity_slots;
@@ -22,7 +23,20 @@ struct store {
     struct region_table *regions;
     struct manifest *manifest;
     struct region *doomed; /* removed regions whose pages are being freed */
+    struct region *unsure; /* removed, without pages, that a power cut could bring back */
+    bool any_incomplete;   /* a region is REGION_INCOMPLETE */
+    uint64_t hidden;       /* damages that hide pages, as the manifest has it */
     bool trimming;         /* empty segment files are to be given back */
+    enum store_durability durability;
+    int failed;           /* what a sync failed with: nothing may change any more */
+    uint64_t boot[2];     /* disk_boot() */
+    bool was_synced;      /* the manifest has a note of what is on disk */
+    uint64_t noted_stamp; /* the note's */
+    bool serving;         /* it was read back, and rounds of syncing are run */
+    uint64_t rounds_begun;
+    bool in_round, round_full;
+    uint64_t round_stamp; /* what the round under way makes sure of */
+    struct sync_job job;
 };
 
 extern const struct page_tree_ops store_tree_ops;
@@ -40,14 +54,47 @@ struct manifest_record store_describe_region(const struct region *region);
 int store_log_region(struct store *store, const struct region *region)
     __attribute__((warn_unused_result));
 
+/* The store was read back: from now on it is known what is on disk, or noted that it is not. */
+int store_begin_durability(struct store *store) __attribute__((warn_unused_result));
+
 /* Hands a removed region's pages to store_work(). */
 void store_doom(struct store *store, struct region *region);
 
 /* A step of freeing the pages of removed regions. Returns whether there is more. */
 bool store_free_doomed(struct store *store);
 
-/* Opens manifest and segments in DIR and rebuilds the page tables from them. */
-int store_recover(struct store *store, const char *dir, unsigned scan_threads,
-                  struct store_report *report) __attribute__((warn_unused_result));
+/* A removed region has no pages any more: frees it, once it cannot come back. As long as it can,
+ * its parent has to take it for a child: its slots must not say what is dropped. */
+void store_bury(struct store *store, struct region *region);
+
+/* Opens manifest and segments and rebuilds the page tables from them. LIST: options->damage or, if
+ * that is NULL, another. */
+int store_recover(struct store *store, const struct store_options *options,
+                  struct damage_list *list, struct store_report *report)
+    __attribute__((warn_unused_result));
+
+/* Takes out of LIST what concerns no region, counts the rest in REPORT, and where pages may be lost
+ * that nobody knows of makes the regions incomplete. */
+int store_settle_damage(struct store *store, struct damage_list *list, struct store_report *report)
+    __attribute__((warn_unused_result));
+
+/* What there is to say of slot REF. */
+void store_find_damage(const struct store *store, uint64_t ref, enum damage_kind kind,
+                       struct damage *damage);
+
+/* The record that says whether segment file NUMBER is there, and adding it to the manifest. */
+struct manifest_record store_describe_file(uint32_t number, bool there);
+int store_note_file(void *store, uint32_t number, bool there) __attribute__((warn_unused_result));
+
+/* What the manifest says about that, and taking it from there. */
+struct manifest_record store_describe_hidden(const struct store *store);
+struct manifest_record store_describe_doubt(const struct region *region);
+void store_apply_incomplete(struct store *store, const struct manifest_record *record);
+
+/* The two halves of a repair: slots of damaged pages say that these are lost; then, when the
+ * manifest says what is incomplete, slots of unknown pages are freed. */
+int store_lose_pages(struct store *store, const struct damage_list *list)
+    __attribute__((warn_unused_result));
+void store_free_unknown(struct store *store, const struct damage_list *list);
 
 #endif

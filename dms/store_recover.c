@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* A manifest is written anew when it has this many records more than twice what is needed. */
-enum { SLACK_RECORDS = 256 };
+enum { SLACK_RECORDS = 256, MAX_SEGMENT_NUMBER = 1 << 24 };
 
 static const uint64_t RECOVERED_EPOCH = 1;
 
@@ -29,11 +29,22 @@ struct event {
 struct recovery {
     struct store *store;
     struct store_report *report;
+    struct damage_list *damage;
     struct event *events;
     size_t nevents, events_cap;
     struct manifest_record *drops;
     size_t ndrops, drops_cap;
     struct region *last; /* of the slot seen last: the next one's is mostly the same */
+    /* There was a power cut: what came after this stamp may be there or not. */
+    bool doubt;
+    uint64_t synced_stamp;
+    struct manifest_record synced; /* the last note of what was on disk; type 0: none */
+    uint64_t *dropped;             /* slots that say of their page that it is not there */
+    size_t ndropped, dropped_cap;
+    uint8_t *noted; /* by number: 1 a segment file that there is as the manifest says */
+    size_t nnoted;
+    bool files_noted;  /* all that there are */
+    bool must_compact; /* the manifest has gaps, or branches, that a power cut left */
 };
 
 /* Makes room for one more of SIZE bytes in a growing array. */
@@ -61,6 +72,22 @@ static int add_event(struct recovery *recovery, struct event event)
     return err;
 }
 
+static int add_ref(uint64_t **refs, size_t *count, size_t *cap, uint64_t ref)
+{
+    void *array = *refs;
+    int err = grow(&array, *count, cap, sizeof(ref));
+
+    *refs = array;
+    if (err == 0)
+        (*refs)[(*count)++] = ref;
+    return err;
+}
+
+static bool is_doubtful(const struct recovery *recovery, uint64_t stamp)
+{
+    return recovery->doubt && stamp > recovery->synced_stamp;
+}
+
 static int apply_region(struct store *store, const struct manifest_record *record)
 {
     struct region *region;
@@ -81,8 +108,26 @@ static int apply_region(struct store *store, const struct manifest_record *recor
     region->epoch = record->epoch;
     region->sequence = record->sequence;
     region->stamp = record->stamp;
-    region->flags = record->flags;
+    region->flags = record->flags & ~(uint32_t)MANIFEST_SOLID;
+    region->solid = (record->flags & MANIFEST_SOLID) != 0;
     region_table_add(store->regions, region);
+    return 0;
+}
+
+static int apply_segment(struct recovery *recovery, const struct manifest_record *record)
+{
+    if (record->sequence > MAX_SEGMENT_NUMBER)
+        return 0;
+    if (record->sequence >= recovery->nnoted) {
+        size_t count = 2 * (size_t)record->sequence + 64;
+        uint8_t *noted = realloc(recovery->noted, count);
+        if (noted == NULL)
+            return -ENOMEM;
+        memset(noted + recovery->nnoted, 0, count - recovery->nnoted);
+        recovery->noted = noted;
+        recovery->nnoted = count;
+    }
+    recovery->noted[record->sequence] = record->flags != 0;
     return 0;
 }
 
@@ -95,14 +140,22 @@ static int apply_record(void *context, const struct manifest_record *record)
 
     if (record->stamp > store->stamp)
         store->stamp = record->stamp;
+    if (record->type == MANIFEST_SYNCED)
+        recovery->synced = *record;
     if (record->type == MANIFEST_REGION)
         return apply_region(store, record);
+    if (record->type == MANIFEST_INCOMPLETE)
+        store_apply_incomplete(store, record);
+    if (record->type == MANIFEST_SEGMENT)
+        return apply_segment(recovery, record);
     if (region == NULL)
         return 0;
     if (record->type == MANIFEST_EPOCH && record->epoch > region->epoch)
         region->epoch = record->epoch;
     if (record->type == MANIFEST_SEQUENCE && record->sequence > region->sequence)
         region->sequence = record->sequence;
+    if (record->type == MANIFEST_DOUBT && record->stamp > region->doubt_stamp)
+        region->doubt_stamp = record->stamp;
     if (record->type == MANIFEST_REMOVE && !region->removed)
         region_table_unname(store->regions, region);
     if (record->type != MANIFEST_DROP)
@@ -112,6 +165,13 @@ static int apply_record(void *context, const struct manifest_record *record)
     if (err == 0)
         recovery->drops[recovery->ndrops++] = *record;
     return err;
+}
+
+static void count_child(struct region *parent, const struct region *child)
+{
+    parent->nchildren++;
+    if (child->stamp > parent->last_branched)
+        parent->last_branched = child->stamp;
 }
 
 /* A region whose record is lost gets a name of its own: its pages are somebody's. */
@@ -130,10 +190,18 @@ static int adopt_region(struct recovery *recovery, uint64_t id, struct region **
     if (err != 0)
         return err;
     (*out)->epoch = RECOVERED_EPOCH;
+    (*out)->flags = REGION_ORPHAN;
     region_table_add(store->regions, *out);
+    struct damage damage = {.kind = DAMAGE_REGION, .file = "manifest", .region = id};
+    err = damage_add(recovery->damage, &damage);
+    if (err != 0)
+        return err;
     recovery->report->recovered++;
-    for (uint32_t i = 0; i < region_table_size(store->regions); i++)
-        (*out)->nchildren += region_table_at(store->regions, i)->parent == id;
+    for (uint32_t i = 0; i < region_table_size(store->regions); i++) {
+        const struct region *child = region_table_at(store->regions, i);
+        if (child->parent == id)
+            count_child(*out, child);
+    }
     return store_log_region(store, *out);
 }
 
@@ -141,6 +209,36 @@ static int adopt_region(struct recovery *recovery, uint64_t id, struct region **
 static bool is_related(const struct region *region)
 {
     return region->parent != 0 || region->nchildren > 0;
+}
+
+/* Finds out whether the machine was started anew since the store was written, and forgets branches
+ * that were then not yet made sure of: what they were made of may not be there. */
+static int judge(struct recovery *recovery)
+{
+    struct store *store = recovery->store;
+    const struct manifest_record *synced = &recovery->synced;
+    bool rebooted = synced->epoch != store->boot[0] || synced->sequence != store->boot[1];
+    int err = 0;
+
+    store->was_synced = synced->type != 0 && (synced->flags & MANIFEST_UNSYNCED) == 0;
+    recovery->doubt = store->was_synced && rebooted;
+    recovery->synced_stamp = synced->stamp;
+    recovery->report->power_cut = recovery->doubt;
+    for (uint32_t i = 0; err == 0 && i < region_table_size(store->regions); i++) {
+        struct region *region = region_table_at(store->regions, i);
+        if (region->parent == 0 || region->solid || !is_doubtful(recovery, region->stamp))
+            continue;
+        /* Its parent may be missing too. So that nobody looks for it again, its record must go. */
+        region->parent = 0;
+        recovery->must_compact = true;
+        if (region->removed)
+            continue;
+        struct manifest_record record = {.type = MANIFEST_REMOVE, .region = region->id};
+        err = manifest_append(store->manifest, &record, 1, true);
+        region_table_unname(store->regions, region);
+        recovery->report->unfinished++;
+    }
+    return err;
 }
 
 /* Counts children, which may stand before their parents in the manifest, finds parents that are not
@@ -160,7 +258,7 @@ static int find_branches(struct recovery *recovery)
             continue;
         parent = region_table_find(regions, region->parent);
         if (parent != NULL)
-            parent->nchildren++;
+            count_child(parent, region);
         struct event event = {.stamp = region->stamp, .kind = EVENT_BRANCH, .branch = region};
         err = add_event(recovery, event);
     }
@@ -202,26 +300,68 @@ static int place_slot(struct store *store, struct region *region, uint64_t ref)
     if (header->sequence > region->sequence)
         region->sequence = header->sequence;
     const struct slot_header *old = there == 0 ? NULL : slot_pool_header(store->pool, there);
-    if (old != NULL && (old->sequence > header->sequence ||
-                        (old->sequence == header->sequence && old->stamp > header->stamp)))
+    if (old != NULL && old->stamp > header->stamp)
         slot_pool_release(store->pool, ref);
     else
         err = page_tree_set(region->pages, header->page, ref);
     return err;
 }
 
-static int visit_slot(void *context, uint64_t ref, const struct slot_header *header)
+/* What a power cut left of something that nobody was told is sure. */
+static bool is_unfinished(const struct recovery *recovery, const struct slot_header *header,
+                          enum slot_check check)
+{
+    const struct region_table *regions = recovery->store->regions;
+
+    return is_doubtful(recovery, header->stamp) &&
+           (check == SLOT_CHECK_BAD_PAGE || check == SLOT_CHECK_BAD_HEADER ||
+            region_table_find(regions, header->region) == NULL);
+}
+
+static int add_slot_damage(struct recovery *recovery, uint64_t ref, enum slot_check check)
+{
+    bool is_damaged = check == SLOT_CHECK_BAD_PAGE || check == SLOT_CHECK_BAD_HEADER;
+    enum damage_kind kind = check == SLOT_CHECK_UNKNOWN ? DAMAGE_SLOT
+                            : is_damaged                ? DAMAGE_PAGE
+                                                        : DAMAGE_LOST;
+    struct damage damage;
+
+    store_find_damage(recovery->store, ref, kind, &damage);
+    return damage_add(recovery->damage, &damage);
+}
+
+static int visit_slot(void *context, uint64_t ref, const struct slot_header *header,
+                      enum slot_check check)
 {
     struct recovery *recovery = context;
     struct store *store = recovery->store;
     struct region *region = recovery->last;
 
+    if (check == SLOT_CHECK_UNKNOWN)
+        return add_slot_damage(recovery, ref, check);
     if (header->stamp > store->stamp)
         store->stamp = header->stamp;
+    if (is_unfinished(recovery, header, check)) {
+        slot_pool_discard(store->pool, ref);
+        recovery->report->unfinished++;
+        return 0;
+    }
+    int err = 0;
+    if (check == SLOT_CHECK_BAD_PAGE || check == SLOT_CHECK_BAD_HEADER ||
+        slot_pool_is_lost(store->pool, ref))
+        err = add_slot_damage(recovery, ref, check);
+    if (check == SLOT_CHECK_DROPPED)
+        err = add_ref(&recovery->dropped, &recovery->ndropped, &recovery->dropped_cap, ref);
+    if (err != 0)
+        return err;
     if (region == NULL || region->id != header->region)
         region = region_table_find(store->regions, header->region);
     if (region == NULL) {
-        int err = adopt_region(recovery, header->region, &region);
+        if (check == SLOT_CHECK_DROPPED) {
+            slot_pool_release(store->pool, ref);
+            return 0;
+        }
+        err = adopt_region(recovery, header->region, &region);
         if (err != 0)
             return err;
     }
@@ -260,16 +400,30 @@ static int replay_drop(struct store *store, const struct manifest_record *drop)
     return err;
 }
 
+/* A dropped page's slot takes its page out at once: older ones were replayed before it, and
+ * branches that come after it must not have it. */
+static int replay_slot(struct store *store, uint64_t ref)
+{
+    const struct slot_header *header = slot_pool_header(store->pool, ref);
+    struct region *region = region_table_find(store->regions, header->region);
+
+    if (atomic_load(&header->state) != SLOT_DROPPED)
+        return place_slot(store, region, ref);
+    if (header->sequence > region->sequence)
+        region->sequence = header->sequence;
+    int err = page_tree_clear(region->pages, header->page);
+    slot_pool_release(store->pool, ref);
+    return err;
+}
+
 static int replay_event(struct recovery *recovery, const struct event *event)
 {
     struct store *store = recovery->store;
 
     if (event->kind == EVENT_DROP)
         return replay_drop(store, &recovery->drops[event->drop]);
-    if (event->kind == EVENT_SLOT) {
-        uint64_t id = slot_pool_header(store->pool, event->ref)->region;
-        return place_slot(store, region_table_find(store->regions, id), event->ref);
-    }
+    if (event->kind == EVENT_SLOT)
+        return replay_slot(store, event->ref);
     struct region *parent = region_table_find(store->regions, event->branch->parent);
     struct page_tree *pages;
     int err = page_tree_clone(&pages, parent->pages);
@@ -289,6 +443,24 @@ static int replay(struct recovery *recovery)
     qsort(recovery->events, recovery->nevents, sizeof(struct event), compare_events);
     for (size_t i = 0; err == 0 && i < recovery->nevents; i++)
         err = replay_event(recovery, &recovery->events[i]);
+    return err;
+}
+
+/* Takes the pages out whose newest slot says that they were dropped. */
+static int take_dropped_out(struct recovery *recovery)
+{
+    struct store *store = recovery->store;
+    int err = 0;
+
+    for (size_t i = 0; err == 0 && i < recovery->ndropped; i++) {
+        uint64_t ref = recovery->dropped[i];
+        if (slot_pool_refs(store->pool, ref) == 0)
+            continue;
+        const struct slot_header *header = slot_pool_header(store->pool, ref);
+        struct region *region = region_table_find(store->regions, header->region);
+        if (region != NULL && page_tree_get(region->pages, header->page) == ref)
+            err = page_tree_clear(region->pages, header->page);
+    }
     return err;
 }
 
@@ -317,6 +489,8 @@ static uint32_t describe_regions(const struct store *store, bool removed,
         if (region->removed != removed)
             continue;
         records[count++] = store_describe_region(region);
+        if (region->doubt_stamp > 0)
+            records[count++] = store_describe_doubt(region);
         if (removed)
             records[count++] =
                 (struct manifest_record){.type = MANIFEST_REMOVE, .region = region->id};
@@ -324,79 +498,225 @@ static uint32_t describe_regions(const struct store *store, bool removed,
     return count;
 }
 
+/* Two rounds: the slots freed by the first are marked on disk by the second. */
+static int settle_slots(struct store *store)
+{
+    struct sync_job job = {.disk = store->disk};
+    int err = 0;
+
+    for (int i = 0; err == 0 && i < 2; i++) {
+        err = slot_pool_begin_sync(store->pool, true, &job);
+        if (err != 0)
+            break;
+        err = manifest_sync(store->manifest);
+        if (err == 0)
+            err = sync_job_run(&job);
+        if (err == 0)
+            slot_pool_end_sync(store->pool, true);
+        sync_job_clear(&job);
+    }
+    sync_job_free(&job);
+    return err;
+}
+
 /* Writes the manifest anew, if that saves much, from what is known now. */
-static int compact_manifest(struct recovery *recovery, uint64_t nrecords)
+static int compact_manifest(struct recovery *recovery, uint64_t nrecords, bool force)
 {
     struct store *store = recovery->store;
-    uint64_t needed = 2 * (uint64_t)region_table_size(store->regions) + recovery->ndrops;
+    uint64_t nfiles = slot_pool_files(store->pool);
+    uint64_t needed = 3 * (uint64_t)region_table_size(store->regions) + recovery->ndrops + nfiles;
 
     /* A damaged one is kept as it is, for whoever looks into it. */
-    if (nrecords <= 2 * needed + SLACK_RECORDS || recovery->report->damaged_records > 0 ||
-        needed > UINT32_MAX)
+    bool worth = nrecords > 2 * needed + SLACK_RECORDS || recovery->must_compact;
+    worth = worth && recovery->report->damaged_records + recovery->report->damaged_files == 0;
+    if (needed > UINT32_MAX || (!worth && !force))
         return 0;
-    struct manifest_record *records = calloc(needed + 1, sizeof(*records));
+    struct manifest_record *records = calloc(needed + 2, sizeof(*records));
     if (records == NULL)
         return -ENOMEM;
-    uint32_t count = describe_regions(store, true, records);
+    uint32_t count = 0;
+    if (store->hidden > 0)
+        records[count++] = store_describe_hidden(store);
+    for (uint32_t i = 0; i < slot_pool_end_number(store->pool); i++) {
+        if (slot_pool_has_file(store->pool, i))
+            records[count++] = store_describe_file(i, true);
+    }
+    count += describe_regions(store, true, &records[count]);
     count += describe_regions(store, false, &records[count]);
     for (size_t i = 0; i < recovery->ndrops; i++) {
         if (region_table_find(store->regions, recovery->drops[i].region) != NULL)
             records[count++] = recovery->drops[i];
     }
     /* The slots of forgotten regions must be free on disk before their last trace goes. */
-    int err = slot_pool_sync(store->pool);
+    int err = settle_slots(store);
+    if (err != 0 && store->durability != STORE_NONE)
+        store->failed = err;
     if (err == 0)
         err = manifest_replace(store->manifest, records, count);
+    store->was_synced = store->was_synced && manifest_has_note(store->manifest);
+    /* Replaced, but its directory could not be synced. */
+    if (err != 0 && !store->was_synced && store->durability != STORE_NONE)
+        store->failed = err;
     free(records);
     return err;
 }
 
-static int rebuild(struct recovery *recovery, const char *dir, unsigned scan_threads)
+/* The manifest's file as a whole. After a power cut, what was never on disk is no damage. */
+static int judge_manifest(struct recovery *recovery, const struct manifest_report *records)
+{
+    bool has_files = slot_pool_files(recovery->store->pool) > 0;
+    struct damage damage = {.file = "manifest"};
+    int err = 0;
+
+    recovery->must_compact = recovery->must_compact || (recovery->doubt && records->unwritten > 0);
+    if (records->was_empty && has_files) {
+        damage.kind = DAMAGE_FILE_MISSING;
+        return damage_add(recovery->damage, &damage);
+    }
+    if (recovery->doubt)
+        return 0;
+    if (records->is_cut) {
+        damage.kind = DAMAGE_FILE_LENGTH;
+        err = damage_add(recovery->damage, &damage);
+    }
+    damage.kind = DAMAGE_RECORD;
+    for (uint64_t i = 0; err == 0 && i < records->unwritten; i++)
+        err = damage_add(recovery->damage, &damage);
+    return err;
+}
+
+/* What the segment files as such are found to be, against what the manifest says. After a power cut
+ * that cannot be told from what was under way. */
+static int judge_files(struct recovery *recovery)
+{
+    struct store *store = recovery->store;
+    struct damage_list *list = recovery->damage;
+    size_t kept = 0;
+    int err = 0;
+
+    for (size_t i = 0; i < list->count; i++) {
+        if (!recovery->doubt || strncmp(list->at[i].file, "segment", 7) != 0)
+            list->at[kept++] = list->at[i];
+    }
+    list->count = kept;
+
+    for (uint32_t i = 0; err == 0 && !recovery->doubt && i < recovery->nnoted; i++) {
+        struct damage damage = {.kind = DAMAGE_FILE_MISSING, .hides = true, .place = i};
+        if (recovery->noted[i] == 0 || slot_pool_has_file(store->pool, i))
+            continue;
+        snprintf(damage.file, sizeof(damage.file), "segment-%06" PRIu32, i);
+        err = damage_add(recovery->damage, &damage);
+    }
+    return err;
+}
+
+/* Has the manifest say which files there are, now and from now on. */
+static int note_files(struct recovery *recovery)
+{
+    struct store *store = recovery->store;
+    int err = 0;
+
+    for (uint32_t i = 0; err == 0 && i < slot_pool_end_number(store->pool); i++) {
+        bool noted = i < recovery->nnoted && recovery->noted[i] != 0;
+        if (slot_pool_has_file(store->pool, i) && !noted && !recovery->files_noted)
+            err = store_note_file(store, i, true);
+    }
+    slot_pool_on_file(store->pool, store_note_file, store);
+    return err;
+}
+
+/* What is wrong stays to be seen, in the files or in the manifest, until all of this is done. */
+static int repair(struct recovery *recovery, uint64_t nrecords)
+{
+    struct store *store = recovery->store;
+    int err = store_lose_pages(store, recovery->damage);
+
+    if (err == 0)
+        err = settle_slots(store);
+    if (err == 0)
+        err = compact_manifest(recovery, nrecords, true);
+    recovery->files_noted = err == 0;
+    if (err == 0) {
+        store_free_unknown(store, recovery->damage);
+        err = settle_slots(store);
+    }
+    if (err != 0)
+        return err;
+    struct manifest_record none = store_describe_hidden(store);
+    return manifest_append(store->manifest, &none, 1, true);
+}
+
+static int finish(struct recovery *recovery, const struct store_options *options,
+                  const struct manifest_report *records)
 {
     struct store *store = recovery->store;
     struct store_report *report = recovery->report;
+
+    finish_removals(store);
+    int err = store_settle_damage(store, recovery->damage, report);
+    report->pages = slot_pool_used(store->pool) - report->damaged_headers;
+    report->regions = region_table_count(store->regions);
+    if (err == 0 && options->purpose == STORE_REPAIR && damage_harm(recovery->damage) > 0)
+        err = repair(recovery, records->records);
+    else if (err == 0 && compact_manifest(recovery, records->records, false) != 0)
+        log_warn("Store", "the manifest of %s stays long", options->dir);
+    if (err == 0)
+        err = note_files(recovery);
+    /* Only now it is noted what the files hide. */
+    return err != 0 ? err : slot_pool_mend(store->pool);
+}
+
+static int rebuild(struct recovery *recovery, const struct store_options *options)
+{
+    struct store *store = recovery->store;
     struct manifest_report records;
     struct slot_pool_report slots;
     char path[PATH_MAX];
-    uint32_t nrepaired;
-    int len = snprintf(path, sizeof(path), "%s/manifest", dir);
+    int len = snprintf(path, sizeof(path), "%s/manifest", options->dir);
 
     if (len < 0 || (size_t)len >= sizeof(path))
         return -ENAMETOOLONG;
-    int err = slot_pool_open(&store->pool, dir, store->segment_slots, &nrepaired);
+    int err = slot_pool_open(&store->pool, store->disk, options->dir, store->segment_slots,
+                             recovery->damage);
     if (err == 0)
-        err = manifest_open(&store->manifest, path, apply_record, recovery, &records);
+        err = manifest_open(&store->manifest, store->disk, path, apply_record, recovery,
+                            recovery->damage, &records);
+    if (err == 0 && store->durability != STORE_NONE)
+        slot_pool_set_durable(store->pool);
+    if (err == 0)
+        err = judge(recovery);
+    /* The sync at the end of opening only writes what the kernel takes to be unwritten. After one
+     * that failed that is not all. Memory that is gone with its machine left nothing behind. */
+    if (err == 0 && store->durability != STORE_NONE && !recovery->doubt)
+        err = slot_pool_write_again(store->pool, recovery->synced_stamp);
+    if (err == 0)
+        err = judge_manifest(recovery, &records);
+    if (err == 0)
+        err = judge_files(recovery);
     if (err == 0)
         err = find_branches(recovery);
     if (err == 0)
         err = find_drops(recovery);
     if (err == 0)
-        err = slot_pool_scan(store->pool, scan_threads, visit_slot, recovery, &slots);
+        err = slot_pool_scan(store->pool, options->scan_threads, visit_slot, recovery, &slots);
     if (err == 0)
         err = replay(recovery);
-    if (err != 0)
-        return err;
-    finish_removals(store);
-    report->pages = slot_pool_used(store->pool) - slots.bad_headers;
-    report->regions = region_table_count(store->regions);
-    report->damaged_headers = slots.bad_headers;
-    report->damaged_pages = slots.bad_pages;
-    report->damaged_records = records.damaged;
-    report->damaged_files = nrepaired;
-    /* A manifest that stays long is no reason not to serve. */
-    err = compact_manifest(recovery, records.records);
-    if (err != 0)
-        log_warn("Store", "%s stays long: %s", path, strerror(-err));
-    return 0;
+    if (err == 0)
+        err = take_dropped_out(recovery);
+    if (err == 0)
+        err = finish(recovery, options, &records);
+    return err;
 }
 
-int store_recover(struct store *store, const char *dir, unsigned scan_threads,
-                  struct store_report *report)
+int store_recover(struct store *store, const struct store_options *options,
+                  struct damage_list *list, struct store_report *report)
 {
-    struct recovery recovery = {.store = store, .report = report};
-    int err = rebuild(&recovery, dir, scan_threads);
+    struct recovery recovery = {.store = store, .report = report, .damage = list};
+    int err = rebuild(&recovery, options);
 
     free(recovery.events);
     free(recovery.drops);
+    free(recovery.dropped);
+    free(recovery.noted);
     return err;
 }

@@ -15,7 +15,9 @@
 
 enum { MAX_REASON_BYTES = 128, MAX_NAME_BYTES = 32 };
 
-#define MODES_ALLOWED "client or dms"
+#define MODES_ALLOWED "client, dms or check"
+
+static const char *const mode_names[] = {"client", "dms", "check"};
 
 /* The command line, taken apart but not yet looked at. */
 struct words {
@@ -23,7 +25,7 @@ struct words {
     char **argv;
     const char *mode;
     const char *config_path;
-    bool help, version;
+    bool help, version, repair;
     char **program; /* what follows "--", NULL where there is none */
 };
 
@@ -132,6 +134,8 @@ static int scan_words(struct words *words, struct error error)
             err = take_flag(name, value, &words->help, error);
         else if (strcmp(name, "version") == 0)
             err = take_flag(name, value, &words->version, error);
+        else if (strcmp(name, "repair") == 0)
+            err = take_flag(name, value, &words->repair, error);
         else
             err = scan_value(words, &at, name, value, error);
     }
@@ -142,13 +146,13 @@ static int read_mode(const char *text, enum config_mode *mode, struct error erro
 {
     if (text == NULL)
         return fail(error, "edm: no --mode: " MODES_ALLOWED " (see edm --help)");
-    if (strcmp(text, "client") == 0)
-        *mode = CONFIG_MODE_CLIENT;
-    else if (strcmp(text, "dms") == 0)
-        *mode = CONFIG_MODE_DMS;
-    else
-        return fail(error, "edm: bad value '%s' for --mode: " MODES_ALLOWED, text);
-    return 0;
+    for (unsigned i = 0; i < sizeof(mode_names) / sizeof(mode_names[0]); i++) {
+        if (strcmp(text, mode_names[i]) == 0) {
+            *mode = (enum config_mode)i;
+            return 0;
+        }
+    }
+    return fail(error, "edm: bad value '%s' for --mode: " MODES_ALLOWED, text);
 }
 
 static int store_default(const struct config_option *option, struct config *config,
@@ -176,13 +180,14 @@ static int store_defaults(struct config *config, struct error error)
 static int store_word(struct config *config, const char *name, const char *value,
                       struct error error)
 {
-    bool client = config->mode == CONFIG_MODE_CLIENT;
     const struct config_option *option = find_option(name, &config->mode);
     char reason[MAX_REASON_BYTES];
 
-    if (option == NULL)
+    if (option == NULL) {
+        bool client = config_option_by_name(name, CONFIG_MODE_CLIENT) != NULL;
         return fail(error, "edm: --%s is an option of --mode=%s, not of --mode=%s", name,
-                    client ? "dms" : "client", client ? "client" : "dms");
+                    client ? "client" : "dms", mode_names[config->mode]);
+    }
     config_option_forget(option, config);
     int err = config_option_store(option, config, value, reason, sizeof(reason));
     if (err == -ENOMEM)
@@ -205,7 +210,8 @@ static int store_words(const struct words *words, struct config *config, struct 
         if (err != 0)
             break;
         bool known = strcmp(name, "mode") == 0 || strcmp(name, "config") == 0;
-        if (strcmp(name, "help") == 0 || strcmp(name, "version") == 0)
+        if (strcmp(name, "help") == 0 || strcmp(name, "version") == 0 ||
+            strcmp(name, "repair") == 0)
             continue;
         err = take_value(words, &at, name, &value, "see edm --help", error);
         if (err == 0 && !known)
@@ -237,10 +243,8 @@ static int check_client(struct client_config *client, const struct words *words,
     return 0;
 }
 
-static int check_dms(const struct dms_config *dms, const struct words *words, struct error error)
+static int check_dms(const struct dms_config *dms, struct error error)
 {
-    if (words->program != NULL)
-        return fail(error, "edm: --mode=dms runs no program: nothing may follow --");
     char *last = config_shard_endpoint(dms->listen, dms->nshards - 1);
     if (last == NULL)
         return fail(error,
@@ -250,9 +254,24 @@ static int check_dms(const struct dms_config *dms, const struct words *words, st
     return 0;
 }
 
+static int check_flags(const struct config *config, const struct words *words, struct error error)
+{
+    if (words->repair && config->mode != CONFIG_MODE_CHECK)
+        return fail(error, "edm: --repair is an option of --mode=check, not of --mode=%s",
+                    mode_names[config->mode]);
+    if (words->program != NULL && config->mode != CONFIG_MODE_CLIENT)
+        return fail(error, "edm: --mode=%s runs no program: nothing may follow --",
+                    mode_names[config->mode]);
+    return 0;
+}
+
 static int read_all(struct config *config, const struct words *words, struct error error)
 {
-    int err = store_defaults(config, error);
+    int err = check_flags(config, words, error);
+
+    config->repair = words->repair;
+    if (err == 0)
+        err = store_defaults(config, error);
 
     if (err == 0 && words->config_path != NULL)
         err = config_file_read(config, words->config_path, error.text, error.cap);
@@ -261,7 +280,7 @@ static int read_all(struct config *config, const struct words *words, struct err
     if (err == 0 && config->mode == CONFIG_MODE_CLIENT)
         err = check_client(&config->client, words, error);
     if (err == 0 && config->mode == CONFIG_MODE_DMS)
-        err = check_dms(&config->dms, words, error);
+        err = check_dms(&config->dms, error);
     return err;
 }
 

@@ -11,10 +11,11 @@
 
 #include "log.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum config_mode { CONFIG_MODE_CLIENT, CONFIG_MODE_DMS };
+enum config_mode { CONFIG_MODE_CLIENT, CONFIG_MODE_DMS, CONFIG_MODE_CHECK };
 
 enum { CONFIG_MAX_SHARDS = 64 };
 
@@ -31,6 +32,8 @@ struct client_config {
     char **argv;     /* program and arguments, NULL at the end; not owned */
 };
 
+enum config_durability { CONFIG_SYNC_NONE, CONFIG_SYNC_INTERVAL, CONFIG_SYNC_ALWAYS };
+
 struct dms_config {
     char *listen;            /* shard 0's endpoint; owned */
     char *data;              /* directory; owned */
@@ -41,13 +44,17 @@ struct dms_config {
     uint32_t max_regions;     /* of each shard */
     uint64_t region_bytes;    /* of pages, of one region; 0: no limit */
     uint64_t request_bytes;   /* of pages, of one request */
+    enum config_durability durability;
+    uint32_t sync_interval_ms;
+    uint64_t scrub_bytes; /* read again a second, by all shards together; 0: nothing */
 };
 
 struct config {
     enum config_mode mode;
     struct client_config client;
-    struct dms_config dms;
-    char *log_path; /* NULL: see log_open(); owned */
+    struct dms_config dms; /* --mode=check: only the directory counts */
+    bool repair;           /* --mode=check */
+    char *log_path;        /* NULL: see log_open(); owned */
     enum log_level log_level;
 };
 

@@ -19,10 +19,21 @@ static void print_section(FILE *out, enum config_section section)
 
 static void print_usage(FILE *out, enum config_mode mode)
 {
-    if (mode == CONFIG_MODE_CLIENT)
-        fputs("  edm --mode=client [options] -- PROG ARGS   run a program on paged memory\n", out);
-    else
-        fputs("  edm --mode=dms    [options]                serve pages\n", out);
+    static const char *const usage[] = {
+        "  edm --mode=client [options] -- PROG ARGS   run a program on paged memory\n",
+        "  edm --mode=dms    [options]                serve pages\n",
+        "  edm --mode=check  [options]                look for damage in the files of a DMS\n",
+    };
+
+    fputs(usage[mode], out);
+}
+
+static void print_check(FILE *out)
+{
+    fputs("  --repair\n"
+          "        make a damaged store servable and say what was lost; without it nothing is "
+          "changed\n",
+          out);
 }
 
 static void print_common(FILE *out)
@@ -38,15 +49,20 @@ static void print_common(FILE *out)
 
 void config_help_mode(FILE *out, enum config_mode mode)
 {
-    bool client = mode == CONFIG_MODE_CLIENT;
+    static const char *const names[] = {"client", "dms", "check"};
 
     fputs("Usage:\n", out);
     print_usage(out, mode);
     fprintf(out,
             "\nOptions of --mode=%s (below each: section and key of the ini file, what is "
             "allowed):\n",
-            client ? "client" : "dms");
-    print_section(out, client ? CONFIG_SECTION_CLIENT : CONFIG_SECTION_DMS);
+            names[mode]);
+    for (size_t i = 0; i < config_noptions; i++)
+        if (config_options[i].section != CONFIG_SECTION_LOG &&
+            config_option_in_mode(&config_options[i], mode))
+            print_option(out, &config_options[i]);
+    if (mode == CONFIG_MODE_CHECK)
+        print_check(out);
     print_common(out);
 }
 
@@ -55,6 +71,7 @@ void config_help_all(FILE *out)
     fputs("Usage:\n", out);
     print_usage(out, CONFIG_MODE_CLIENT);
     print_usage(out, CONFIG_MODE_DMS);
+    print_usage(out, CONFIG_MODE_CHECK);
     fputs("\nOptions are written --option=VALUE or --option VALUE. Below each: section and key of "
           "the\nini file, what is allowed, what holds without it.\n",
           out);
@@ -62,5 +79,7 @@ void config_help_all(FILE *out)
     print_section(out, CONFIG_SECTION_CLIENT);
     fputs("\nOptions of --mode=dms:\n", out);
     print_section(out, CONFIG_SECTION_DMS);
+    fputs("\nOptions of --mode=check (and --data, as above):\n", out);
+    print_check(out);
     print_common(out);
 }

@@ -136,7 +136,8 @@ const struct config_option config_options[] = {
      .allowed = "a directory name",
      .value = "./edm-data",
      .kind = CONFIG_KIND_PATH,
-     .offset = offsetof(struct config, dms.data)},
+     .offset = offsetof(struct config, dms.data),
+     .in_check = true},
     {.name = "capacity",
      .section = CONFIG_SECTION_DMS,
      .key = "capacity",
@@ -210,6 +211,35 @@ const struct config_option config_options[] = {
      .offset = offsetof(struct config, dms.request_bytes),
      .min = MIN_REQUEST_BYTES,
      .max = MAX_REQUEST_BYTES},
+    {.name = "durability",
+     .section = CONFIG_SECTION_DMS,
+     .key = "durability",
+     .argument = "WHEN",
+     .help = "when changes are synced to disk, so that they survive a power cut",
+     .allowed = "none, interval or always",
+     .value = "interval",
+     .kind = CONFIG_KIND_DURABILITY,
+     .offset = offsetof(struct config, dms.durability)},
+    {.name = "sync-interval",
+     .section = CONFIG_SECTION_DMS,
+     .key = "sync_interval",
+     .argument = "MS",
+     .help = "how often that is with --durability=interval",
+     .allowed = "a number of milliseconds from 1 to 3600000",
+     .value = "100",
+     .kind = CONFIG_KIND_NUMBER,
+     .offset = offsetof(struct config, dms.sync_interval_ms),
+     .min = 1,
+     .max = 3600000},
+    {.name = "scrub-rate",
+     .section = CONFIG_SECTION_DMS,
+     .key = "scrub_rate",
+     .argument = "SIZE",
+     .help = "bytes a second that are read again in the background, to find damage early; 0: none",
+     .allowed = "a size such as 8M, or 0",
+     .value = "8M",
+     .kind = CONFIG_KIND_SIZE,
+     .offset = offsetof(struct config, dms.scrub_bytes)},
     {.name = "log-level",
      .section = CONFIG_SECTION_LOG,
      .key = "level",
@@ -237,6 +267,10 @@ _Static_assert(sizeof(config_options) / sizeof(config_options[0]) <= CONFIG_MAX_
 
 bool config_option_in_mode(const struct config_option *option, enum config_mode mode)
 {
+    if (mode == CONFIG_MODE_CHECK && option->in_check)
+        return true;
+    if (mode == CONFIG_MODE_CHECK)
+        return option->section == CONFIG_SECTION_LOG;
     return option->section == CONFIG_SECTION_LOG ||
            option->section ==
                (mode == CONFIG_MODE_CLIENT ? CONFIG_SECTION_CLIENT : CONFIG_SECTION_DMS);
@@ -349,6 +383,19 @@ static int store_level(enum log_level *out, const char *text)
     return -EINVAL;
 }
 
+static int store_durability(enum config_durability *out, const char *text)
+{
+    static const char *const names[] = {"none", "interval", "always"};
+
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *out = (enum config_durability)i;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
+
 static int store_listen(char **out, const char *text, char *reason, size_t cap)
 {
     int err = config_check_endpoint(text, reason, cap);
@@ -424,6 +471,8 @@ int config_option_store(const struct config_option *option, struct config *confi
         return add_endpoints(&config->client, text, reason, reason_cap);
     case CONFIG_KIND_LEVEL:
         return store_level(place, text);
+    case CONFIG_KIND_DURABILITY:
+        return store_durability(place, text);
     }
     return -EINVAL;
 }

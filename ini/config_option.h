@@ -29,6 +29,7 @@ enum config_kind {
     CONFIG_KIND_LISTEN,     /* an endpoint */
     CONFIG_KIND_ENDPOINTS,  /* a list of them */
     CONFIG_KIND_LEVEL,
+    CONFIG_KIND_DURABILITY,
 };
 
 struct config_option {
@@ -43,6 +44,7 @@ struct config_option {
     enum config_kind kind;
     size_t offset; /* of the member of struct config */
     uint64_t min, max;
+    bool in_check; /* an option of --mode=check too */
 };
 
 extern const struct config_option config_options[];

@@ -85,7 +85,7 @@ struct wire_range {
     uint64_t npages; /* at least 1; first + npages at most WIRE_MAX_PAGE */
 };
 
-enum { WIRE_REGION_FROZEN = 1 }; /* flag in struct wire_region_info */
+enum { WIRE_REGION_FROZEN = 1, WIRE_REGION_INCOMPLETE = 2 }; /* flags in struct wire_region_info */
 
 struct wire_region_info {
     char name[WIRE_MAX_NAME_BYTES + 1];

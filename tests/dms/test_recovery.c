@@ -79,8 +79,8 @@ static void test_page_damaged_while_open(void **state)
         assert_int_equal(fixture_get(&fixture, region, page), 9);
 }
 
-/* Every field in turn. */
-static void test_damaged_header_is_set_aside(void **state)
+/* Every field in turn: a damaged byte hides nothing. */
+static void test_damaged_header_says_whose_it_was(void **state)
 {
     static const size_t fields[] = {
         offsetof(struct slot_header, state),    offsetof(struct slot_header, length_bytes),
@@ -98,16 +98,118 @@ static void test_damaged_header_is_set_aside(void **state)
     for (uint32_t i = 0; i < nfields; i++)
         flip_slot(region, 10 + i, fields[i], false);
     assert_int_equal(fixture_open(&fixture), 0);
-    assert_int_equal(fixture.report.damaged_headers, nfields);
-    assert_int_equal(fixture.report.pages, 100 - nfields);
+    assert_int_equal(fixture.report.damaged_headers, 0);
+    assert_int_equal(fixture.report.damaged_pages, nfields);
+    assert_int_equal(fixture.report.pages, 100);
     for (uint64_t page = 0; page < 100; page++)
         assert_int_equal(fixture_get(&fixture, region, page),
-                         page >= 10 && page < 10 + nfields ? -1 : 7);
+                         page >= 10 && page < 10 + nfields ? -EBADMSG : 7);
+    assert_int_equal(fixture_get(&fixture, region, 100), -1);
     /* Set aside: what is stored now lies elsewhere, and the damage stays to be seen. */
     assert_int_equal(fixture_put(&fixture, region, 1000, 200, 2, 8), 0);
     fixture_reopen(&fixture);
-    assert_int_equal(fixture.report.damaged_headers, nfields);
+    assert_int_equal(fixture.report.damaged_pages, nfields);
     assert_int_equal(fixture_get(&fixture, region, 1199), 8);
+    /* A new version heals it. */
+    assert_int_equal(fixture_put(&fixture, region, 0, 100, 2, 9), 0);
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture.report.damaged_pages, 0);
+    for (uint64_t page = 0; page < 100; page++)
+        assert_int_equal(fixture_get(&fixture, region, page), 9);
+}
+
+/* Nobody knows what the slot held: what the regions there are do not have may be that. */
+static void test_unknown_header_makes_incomplete(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+
+    (void)state;
+    assert_int_equal(fixture_put(&fixture, region, 0, 10, 1, 7), 0);
+    fixture_close(&fixture);
+    flip_slot(region, 4, offsetof(struct slot_header, checksum), false);
+    flip_slot(region, 4, offsetof(struct slot_header, page), false);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fixture_open(&fixture), 0);
+        assert_int_equal(fixture.report.damaged_headers, 1);
+        assert_int_equal(fixture.report.pages, 9);
+        assert_int_equal(fixture_get(&fixture, region, 3), 7);
+        assert_int_equal(fixture_get(&fixture, region, 4), -ENODATA);
+        assert_int_equal(fixture_get(&fixture, region, 4000), -ENODATA);
+        fixture_close(&fixture);
+    }
+    /* A region made since is whole, also when the old damage is found again. */
+    assert_int_equal(fixture_open(&fixture), 0);
+    uint64_t young = fixture_region(&fixture, "b");
+    uint64_t branch = fixture_branch(&fixture, region, "c", false);
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture_get(&fixture, young, 4), -1);
+    assert_int_equal(fixture_get(&fixture, branch, 4), -ENODATA);
+    assert_int_equal(fixture_put(&fixture, region, 4, 1, 2, 8), 0);
+    assert_int_equal(fixture_get(&fixture, region, 4), 8);
+}
+
+/* The branch's own page is damaged: its parent's is not to be shown in its place. */
+static void test_branch_does_not_fall_back(void **state)
+{
+    uint64_t parent = fixture_region(&fixture, "parent");
+
+    (void)state;
+    assert_int_equal(fixture_put(&fixture, parent, 0, 10, 1, 1), 0);
+    uint64_t branch = fixture_branch(&fixture, parent, "branch", false);
+    assert_int_equal(fixture_put(&fixture, branch, 3, 3, 2, 3), 0);
+    fixture_close(&fixture);
+    flip_slot(branch, 3, offsetof(struct slot_header, stamp), false);
+    assert_int_equal(fixture_open(&fixture), 0);
+    assert_int_equal(fixture.report.damaged_pages, 1);
+    for (uint64_t page = 0; page < 10; page++) {
+        assert_int_equal(fixture_get(&fixture, parent, page), 1);
+        assert_int_equal(fixture_get(&fixture, branch, page), page == 3              ? -EBADMSG
+                                                              : page > 3 && page < 6 ? 3
+                                                                                     : 1);
+    }
+    fixture_close(&fixture);
+    /* When it is not known which page it was, it may have been any. */
+    flip_slot(branch, 4, offsetof(struct slot_header, stamp), false);
+    flip_slot(branch, 4, offsetof(struct slot_header, checksum), false);
+    assert_int_equal(fixture_open(&fixture), 0);
+    assert_int_equal(fixture.report.damaged_headers, 1);
+    for (uint64_t page = 0; page < 10; page++) {
+        /* Its parent may have replaced pages that are there for the branch only. */
+        assert_int_equal(fixture_get(&fixture, parent, page), -ENODATA);
+        assert_int_equal(fixture_get(&fixture, branch, page), page == 3   ? -EBADMSG
+                                                              : page == 5 ? 3
+                                                                          : -ENODATA);
+    }
+    /* What is stored now is sure, for branches too. */
+    assert_int_equal(fixture_put(&fixture, parent, 4, 1, 3, 4), 0);
+    uint64_t young = fixture_branch(&fixture, parent, "young", false);
+    assert_int_equal(fixture_get(&fixture, young, 4), 4);
+    assert_int_equal(fixture_get(&fixture, young, 40), -ENODATA);
+}
+
+static void test_missing_segment_is_missed(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+    const char *path;
+    long header, bytes;
+
+    (void)state;
+    assert_int_equal(fixture_put(&fixture, region, 0, 10, 1, 7), 0);
+    fixture_locate(&fixture, region, 3, &path, &header, &bytes);
+    fixture_close(&fixture);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(fixture_open(&fixture), 0);
+    assert_int_equal(fixture.report.damaged_files, 1);
+    assert_int_equal(fixture_get(&fixture, region, 3), -ENODATA);
+}
+
+static void test_missing_shard_file_is_refused(void **state)
+{
+    (void)state;
+    fixture_close(&fixture);
+    assert_int_equal(unlink(temp_dir_path(&fixture.dir, "shard")), 0);
+    assert_int_equal(fixture_open(&fixture), -EBADMSG);
+    assert_int_equal(access(temp_dir_path(&fixture.dir, "shard"), F_OK), -1);
 }
 
 /* As after a crash between filling the new slot and freeing the old one. */
@@ -319,7 +421,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RECOVERY_TEST(test_damaged_page_is_said_and_never_served),
         RECOVERY_TEST(test_page_damaged_while_open),
-        RECOVERY_TEST(test_damaged_header_is_set_aside),
+        RECOVERY_TEST(test_damaged_header_says_whose_it_was),
+        RECOVERY_TEST(test_unknown_header_makes_incomplete),
+        RECOVERY_TEST(test_branch_does_not_fall_back),
+        RECOVERY_TEST(test_missing_segment_is_missed),
+        RECOVERY_TEST(test_missing_shard_file_is_refused),
         RECOVERY_TEST(test_newest_of_two_versions_counts),
         RECOVERY_TEST(test_lost_manifest_loses_no_page),
         RECOVERY_TEST(test_damaged_record_is_skipped),

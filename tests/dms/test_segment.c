@@ -38,17 +38,17 @@ static struct segment *create(void)
 {
     struct segment *segment;
 
-    assert_int_equal(segment_create(&segment, path(), NSLOTS), 0);
+    assert_int_equal(segment_create(&segment, &disk_real, path(), NSLOTS), 0);
     return segment;
 }
 
 static struct segment *reopen(bool expect_repaired)
 {
     struct segment *segment;
-    bool repaired;
+    unsigned faults;
 
-    assert_int_equal(segment_open(&segment, path(), NSLOTS, &repaired), 0);
-    assert_int_equal(repaired, expect_repaired);
+    assert_int_equal(segment_open(&segment, &disk_real, path(), NSLOTS, &faults), 0);
+    assert_int_equal(faults != 0, expect_repaired);
     return segment;
 }
 
@@ -254,6 +254,9 @@ static void test_damaged_file_header_is_mended(void **state)
     segment = reopen(true);
     check_filled(segment, first, 5, 1, WIRE_PAGE_BYTES);
     segment_close(&segment);
+    segment = reopen(true);
+    assert_int_equal(segment_mend(segment), 0);
+    segment_close(&segment);
     segment = reopen(false);
     segment_close(&segment);
 }
@@ -264,7 +267,7 @@ static void test_existing_file_is_not_overwritten(void **state)
 
     (void)state;
     segment_close(&segment);
-    assert_int_equal(segment_create(&segment, path(), NSLOTS), -EEXIST);
+    assert_int_equal(segment_create(&segment, &disk_real, path(), NSLOTS), -EEXIST);
 }
 
 int main(void)

@@ -184,6 +184,44 @@ class TestServe(unittest.TestCase):
         self.put(region, epoch, 17, 1, 2)
         self.check(region, epoch, 17, 1, 2)
 
+    def get_each(self, region, epoch, count):
+        """The pages that can be read, and the numbers of those that are damaged."""
+        pages, damaged = [], []
+        for number in range(count):
+            try:
+                pages += self.client.get(region, epoch, [(number, 1)])
+            except wire.Refused as refused:
+                self.assertEqual(refused.status, "DATA_LOSS")
+                damaged.append(number)
+        return pages, damaged
+
+    def test_file_cut_short(self):
+        """Somebody else truncates a segment file: what is lost is said to be, the rest goes on."""
+        region, epoch, _ = self.client.open("a")
+        self.put(region, epoch, 0, 64, 1)
+        [path] = glob.glob(f"{self.dms.directory}/data/shard-0/segment-*")
+        with open(path, "rb") as file:
+            keep = file.read().index(page_bytes(20, 1))
+        os.truncate(path, keep)
+        pages, damaged = self.get_each(region, epoch, 64)
+        self.assertEqual(damaged, list(range(20, 64)))
+        for page in pages:
+            self.assertEqual(page.bytes, page_bytes(page.page, 1))
+        self.assertIn("cannot be read any more", self.dms.read_log())
+        self.put(region, epoch, 10, 64, 2)
+        self.check(region, epoch, 10, 64, 2)
+        self.check(region, epoch, 0, 10, 1)
+        # All of it, slot headers too.
+        for path in glob.glob(f"{self.dms.directory}/data/shard-0/segment-*"):
+            os.truncate(path, 0)
+        self.assertEqual(self.get_each(region, epoch, 74)[1], list(range(74)))
+        self.assertIsNone(self.dms.process.poll())
+        self.put(region, epoch, 0, 74, 3)
+        self.check(region, epoch, 0, 74, 3)
+        self.assertEqual(self.dms.end(), 0)
+        self.dms.start()
+        self.check(region, epoch, 0, 74, 3)
+
     def test_large_region_goes_without_a_stall(self):
         """Removing 128 MiB is done beside other requests."""
         large, epoch, _ = self.client.open("large")

@@ -129,6 +129,8 @@ static void test_dms_defaults(void **state)
     assert_int_equal(r.config.dms.max_regions, 65536);
     assert_int_equal(r.config.dms.region_bytes, 0);
     assert_int_equal(r.config.dms.request_bytes, MIB);
+    assert_int_equal(r.config.dms.durability, CONFIG_SYNC_INTERVAL);
+    assert_int_equal(r.config.dms.sync_interval_ms, 100);
     config_clear(&r.config);
 }
 
@@ -172,7 +174,9 @@ static void test_dms_options(void **state)
     read_good(&r, NULL,
               "--listen=tcp://*:65472 --shards 64 --data /d --capacity=1.5G --start-addr 0x2000 "
               "--max-connections=65536 --max-regions=1 --region-capacity=3M --max-request 256K "
-              "--mode=dms");
+              "--mode=dms --durability=always --sync-interval=7");
+    assert_int_equal(r.config.dms.durability, CONFIG_SYNC_ALWAYS);
+    assert_int_equal(r.config.dms.sync_interval_ms, 7);
     assert_string_equal(r.config.dms.listen, "tcp://*:65472");
     assert_int_equal(r.config.dms.nshards, 64);
     assert_string_equal(r.config.dms.data, "/d");
@@ -203,11 +207,19 @@ static void test_last_option_wins(void **state)
 static void test_mistakes_in_options(void **state)
 {
     (void)state;
-    says(NULL, "", "edm: no --mode: client or dms (see edm --help)");
-    says(NULL, "-- p", "edm: no --mode: client or dms (see edm --help)");
-    says(NULL, "--mode=resume", "edm: bad value 'resume' for --mode: client or dms");
-    says(NULL, "--mode", "edm: --mode needs a value: client or dms");
-    says(NULL, "--mode --help", "edm: --mode needs a value: client or dms");
+    says(NULL, "", "edm: no --mode: client, dms or check (see edm --help)");
+    says(NULL, "-- p", "edm: no --mode: client, dms or check (see edm --help)");
+    says(NULL, "--mode=resume", "edm: bad value 'resume' for --mode: client, dms or check");
+    says(NULL, "--mode", "edm: --mode needs a value: client, dms or check");
+    says(NULL, "--mode --help", "edm: --mode needs a value: client, dms or check");
+    says(NULL, "--mode=dms --repair",
+         "edm: --repair is an option of --mode=check, not of --mode=dms");
+    says(NULL, "--mode=check --repair=yes", "edm: --repair takes no value");
+    says(NULL, "--mode=check --shards=2",
+         "edm: --shards is an option of --mode=dms, not of --mode=check");
+    says(NULL, "--mode=check -- p", "edm: --mode=check runs no program: nothing may follow --");
+    says(NULL, "--mode=dms --scrub-rate=fast",
+         "edm: bad value 'fast' for --scrub-rate: a size such as 8M, or 0");
     says(NULL, "--mode=client --locl=1G -- p", "edm: unknown option --locl: see edm --help");
     says(NULL, "--mode=client -l -- p", "edm: unknown option -l: see edm --help");
     says(NULL, "--mode=client --a-name-longer-than-any-option-has=1 -- p",
@@ -330,6 +342,10 @@ static void test_mistakes_between_options(void **state)
          "edm: start address 0x2000 must be below end address 0x2000");
     says(NULL, "--mode=dms --capacity=1000K",
          "edm: bad value '1000K' for --capacity: a size such as 512M or 64G, at least 1M");
+    says(NULL, "--mode=dms --durability=sometimes",
+         "edm: bad value 'sometimes' for --durability: none, interval or always");
+    says(NULL, "--mode=dms --sync-interval=0",
+         "edm: bad value '0' for --sync-interval: a number of milliseconds from 1 to 3600000");
     says(NULL, "--mode=dms --capacity=50%",
          "edm: bad value '50%' for --capacity: a size such as 512M or 64G, at least 1M");
     says(NULL, "--mode=dms --shards=0", "edm: bad value '0' for --shards: a number from 1 to 64");
@@ -357,6 +373,8 @@ static const char whole_file[] = "\xef\xbb\xbf# both modes\n"
                                  "capacity = 1G\n"
                                  "shards = 3\n"
                                  "start_addr = 0x3000\n"
+                                 "durability = none\n"
+                                 "sync_interval = 3600000\n"
                                  "[log]\n"
                                  "level = warn\n"
                                  "file = /l.log";
@@ -385,6 +403,8 @@ static void test_whole_file(void **state)
     assert_int_equal(r.config.dms.capacity_bytes, 1024 * MIB);
     assert_int_equal(r.config.dms.nshards, 3);
     assert_int_equal(r.config.dms.start_addr, 0x3000);
+    assert_int_equal(r.config.dms.durability, CONFIG_SYNC_NONE);
+    assert_int_equal(r.config.dms.sync_interval_ms, 3600000);
     assert_int_equal(r.config.log_level, LOG_LEVEL_WARN);
     assert_string_equal(r.config.log_path, "/l.log");
     config_clear(&r.config);
@@ -415,7 +435,8 @@ static void test_mistakes_in_file(void **state)
          "stats_interval, wait, low_threshold, high_threshold, start_addr, end_addr");
     says("[dms]\nlocal = 1G\n", READ_CLIENT,
          "edm: @:2: unknown key 'local' in [dms]: known keys are listen, data, capacity, shards, "
-         "start_addr, max_connections, max_regions, region_capacity, max_request");
+         "start_addr, max_connections, max_regions, region_capacity, max_request, durability, "
+         "sync_interval, scrub_rate");
     says("[log]\nx = 1\n", READ_CLIENT,
          "edm: @:2: unknown key 'x' in [log]: known keys are level, file");
     says("# c\n[client]\nlow_threshold = x\n", READ_CLIENT,
@@ -523,7 +544,7 @@ static void test_samples(void **state)
 {
     (void)state;
     check_sample("edm-client.ini", "--mode=client -- p", 12);
-    check_sample("edm-dms.ini", "--mode=dms", 11);
+    check_sample("edm-dms.ini", "--mode=dms", 14);
 }
 
 #define WITH_FILE(test) cmocka_unit_test_setup_teardown(test, make_file, remove_file)

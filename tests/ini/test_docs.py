@@ -60,9 +60,14 @@ class Docs(unittest.TestCase):
         self.assertNotIn("--shards", client)
         self.assertIn("--shards", dms)
         self.assertNotIn("--local", dms)
+        check = help_text("--mode=check")
+        self.assertIn("--repair", check)
+        self.assertIn("--data", check)
+        self.assertNotIn("--shards", check)
+        self.assertNotIn("--repair", dms)
         for option in options_of_help():
             self.assertIn(option, both)
-            self.assertTrue(option in client or option in dms, option)
+            self.assertTrue(option in client or option in dms or option in check, option)
 
     def test_defaults_in_man_page(self):
         words = re.sub(r"\s+", " ", re.sub(r"^\.\w\w ", "", man_source(), flags=re.MULTILINE))

@@ -50,8 +50,8 @@ class CommandLine(Case):
         self.assertEqual(done.returncode, 125)
 
     def test_bad_options(self):
-        self.fails("edm: no --mode: client or dms (see edm --help)")
-        self.fails("edm: bad value 'evacuate' for --mode: client or dms", "--mode=evacuate")
+        self.fails("edm: no --mode: client, dms or check (see edm --help)")
+        self.fails("edm: bad value 'evacuate' for --mode: client, dms or check", "--mode=evacuate")
         self.fails("edm: unknown option --locl: see edm --help",
                    "--mode=client", "--locl=1G", "--", "true")
         self.fails("edm: bad value '12Q' for --local: a size such as 256M, 2G or 50%, at least 16M",
@@ -70,7 +70,7 @@ class CommandLine(Case):
             file.write("[client]\nlow_threshold = 90\n\n[dms]\nshard = 3\n")
         self.fails(f"edm: {ini}:5: unknown key 'shard' in [dms]: known keys are listen, data, "
                    "capacity, shards, start_addr, max_connections, max_regions, region_capacity, "
-                   "max_request",
+                   "max_request, durability, sync_interval, scrub_rate",
                    "--mode=client", f"--config={ini}", "--", "true")
         self.fails(f"edm: cannot read {ini}x: No such file or directory",
                    "--mode=dms", "--config", ini + "x")

@@ -1,0 +1,182 @@
+/* Segment files that are cut short under a store that uses them: what is lost is said to be
+ * damaged, the rest goes on, and nothing is stored where it would be lost. */
+#include "../../dms/mapped_fault.h"
+#include "store_fixture.h"
+#include "test.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { CAPACITY = 16 << 20, PAGES = 200, SEGMENT_SLOTS = 256 };
+
+static struct store_fixture fixture;
+static uint64_t region;
+
+static int setup(void **state)
+{
+    (void)state;
+    fixture_begin(&fixture, CAPACITY);
+    region = fixture_region(&fixture, "a");
+    assert_int_equal(fixture_put(&fixture, region, 0, PAGES, 1, 1), 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_end(&fixture);
+    return 0;
+}
+
+static void cut_first_segment(off_t bytes)
+{
+    assert_int_equal(truncate(temp_dir_path(&fixture.dir, "segment-000000"), bytes), 0);
+}
+
+/* Reads all pages: they hold BYTE or are damaged. Returns how many are damaged. */
+static unsigned count_damaged(uint8_t byte)
+{
+    unsigned count = 0;
+
+    for (uint64_t page = 0; page < PAGES; page++) {
+        int got = fixture_get(&fixture, region, page);
+        assert_true(got == byte || got == -EBADMSG);
+        count += got == -EBADMSG;
+    }
+    return count;
+}
+
+/* Stores all pages anew. The first tries may be refused. */
+static void put_again(uint64_t sequence, uint8_t byte)
+{
+    int err = -EIO;
+
+    for (int i = 0; i < 5 && err == -EIO; i++)
+        err = fixture_put(&fixture, region, 0, PAGES, sequence, byte);
+    assert_int_equal(err, 0);
+    assert_int_equal(count_damaged(byte), 0);
+}
+
+static void test_half_of_the_pages(void **state)
+{
+    (void)state;
+    assert_int_equal(mapped_fault_install(), 0); /* in place of cmocka's handler */
+    off_t headers = 4096 + SEGMENT_SLOTS * 64;
+    cut_first_segment(headers + 100 * WIRE_PAGE_BYTES);
+    assert_int_equal(count_damaged(1), 100);
+    put_again(2, 2);
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture.report.damaged_files, 1);
+    assert_int_equal(fixture.report.damaged_pages, 0);
+    assert_int_equal(count_damaged(2), 0);
+}
+
+static void test_everything(void **state)
+{
+    (void)state;
+    assert_int_equal(mapped_fault_install(), 0); /* in place of cmocka's handler */
+    cut_first_segment(0);
+    assert_int_equal(count_damaged(1), PAGES);
+    put_again(2, 2);
+    fixture_reopen(&fixture);
+    assert_int_equal(count_damaged(2), 0);
+}
+
+/* The headers go while slots are being filled, through the mapping and with system calls: nothing
+ * may be said to be stored that is not. */
+static void put_without_headers(uint32_t count)
+{
+    assert_int_equal(mapped_fault_install(), 0); /* in place of cmocka's handler */
+    cut_first_segment(4096);
+    int err = fixture_put(&fixture, region, 1000, count, 2, 7);
+    assert_true(err == 0 || err == -EIO);
+    fixture_reopen(&fixture);
+    for (uint64_t page = 1000; page < 1000 + count; page++)
+        assert_int_equal(fixture_get(&fixture, region, page), err == 0 ? 7 : -ENODATA);
+}
+
+static void test_headers_under_a_small_put(void **state)
+{
+    (void)state;
+    put_without_headers(2);
+}
+
+static void test_headers_under_a_large_put(void **state)
+{
+    (void)state;
+    put_without_headers(40);
+}
+
+/* The room for the pages goes, the headers do not: a put that was refused must not be found after a
+ * restart, where it would hide what was stored before. */
+static void test_pages_under_a_small_put(void **state)
+{
+    (void)state;
+    assert_int_equal(mapped_fault_install(), 0); /* in place of cmocka's handler */
+    cut_first_segment(4096 + SEGMENT_SLOTS * 64 + PAGES * WIRE_PAGE_BYTES);
+    assert_int_equal(fixture_put(&fixture, region, 5, 2, 2, 7), -EIO);
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture.report.damaged_pages, 0);
+    assert_int_equal(count_damaged(1), 0);
+}
+
+static void test_other_operations_go_on(void **state)
+{
+    (void)state;
+    assert_int_equal(mapped_fault_install(), 0); /* in place of cmocka's handler */
+    uint64_t frozen = fixture_branch(&fixture, region, "b", true);
+    cut_first_segment(4096);
+    assert_int_equal(fixture_get(&fixture, frozen, 5), -EBADMSG);
+    assert_int_equal(fixture_drop(&fixture, region, 0, 50, 1), 0);
+    assert_int_equal(fixture_get(&fixture, region, 5), -1);
+    assert_int_equal(fixture_get(&fixture, region, 60), -EBADMSG);
+    assert_int_equal(fixture_remove(&fixture, frozen), 0);
+    assert_int_equal(fixture_remove(&fixture, region), 0);
+    assert_int_equal(fixture_used(&fixture), 0);
+    uint64_t other = fixture_region(&fixture, "c");
+    assert_int_equal(fixture_put(&fixture, other, 0, PAGES, 1, 3), 0);
+    assert_int_equal(fixture_get(&fixture, other, 0), 3);
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture_get(&fixture, other, PAGES - 1), 3);
+}
+
+/* Whoever touches other memory that is not there ends as ever. */
+static void test_other_memory(void **state)
+{
+    (void)state;
+    assert_int_equal(mapped_fault_install(), 0); /* in place of cmocka's handler */
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        char *path = (char *)(uintptr_t)temp_dir_path(&fixture.dir, "other-XXXXXX");
+        int fd = mkstemp(path);
+        volatile char *map = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+        _exit(fd < 0 || map == MAP_FAILED ? 2 : map[0]);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGBUS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_half_of_the_pages, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_everything, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_headers_under_a_small_put, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_headers_under_a_large_put, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pages_under_a_small_put, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_other_operations_go_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_other_memory, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
