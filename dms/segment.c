@@ -247,9 +247,14 @@ uint64_t segment_header_checksum(const struct slot_header *header, uint32_t slot
     return XXH3_64bits_withSeed((const char *)header + from, to - from, slot);
 }
 
-/* What was never stored cannot be there, whatever its checksum: no reply could carry it. */
+/* What was never stored cannot be there, whatever its checksum: no reply could carry it. A page
+ * that was given up as lost says so. */
 static bool is_page(const struct slot_header *header)
 {
+    if (header->encoding == SLOT_LOST)
+        return header->region != 0 && header->length_bytes == 0 && header->page < WIRE_MAX_PAGE &&
+               header->sequence != 0;
+
     struct wire_page page = {
         .page = header->page,
         .sequence = header->sequence,
