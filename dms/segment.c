@@ -247,9 +247,7 @@ uint64_t segment_header_checksum(const struct slot_header *header, uint32_t slot
     return XXH3_64bits_withSeed((const char *)header + from, to - from, slot);
 }
 
-/* What was never stored cannot be there, whatever its checksum: no reply could carry it. A page
- * that was given up as lost says so. */
-static bool is_page(const struct slot_header *header)
+bool segment_header_is_page(const struct slot_header *header)
 {
     if (header->encoding == SLOT_LOST)
         return header->region != 0 && header->length_bytes == 0 && header->page < WIRE_MAX_PAGE &&
@@ -273,7 +271,8 @@ enum slot_check segment_check(const struct segment *segment, uint32_t slot, bool
     if (state == SLOT_UNUSED || state == SLOT_FREE)
         return SLOT_CHECK_EMPTY;
     if ((state != SLOT_USED && state != SLOT_DROPPED) ||
-        header->header_checksum != segment_header_checksum(header, slot) || !is_page(header))
+        header->header_checksum != segment_header_checksum(header, slot) ||
+        !segment_header_is_page(header))
         return SLOT_CHECK_BAD_HEADER;
     if (state == SLOT_DROPPED)
         return SLOT_CHECK_DROPPED;

@@ -82,6 +82,10 @@ struct segment;
 
 uint64_t segment_header_checksum(const struct slot_header *header, uint32_t slot);
 
+/* Whether the header speaks of a page, stored or lost. What was never stored cannot be there,
+ * whatever its checksum: no reply could carry it. */
+bool segment_header_is_page(const struct slot_header *header);
+
 /* What is wrong with a file as a whole. HEADERS: it was cut short within the slot headers. */
 enum segment_fault { SEGMENT_BAD_HEADER = 1, SEGMENT_BAD_LENGTH = 2, SEGMENT_BAD_HEADERS = 4 };
 

@@ -4,7 +4,8 @@
 
 static bool is_whole(const struct slot_header *header, uint32_t slot)
 {
-    return header->header_checksum == segment_header_checksum(header, slot);
+    return header->header_checksum == segment_header_checksum(header, slot) &&
+           segment_header_is_page(header);
 }
 
 bool slot_identify(const struct slot_header *damaged, uint32_t slot, struct slot_header *found)
