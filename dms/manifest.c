@@ -1,5 +1,7 @@
 #include "manifest.h"
 
+#include "stamp.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -50,6 +52,7 @@ static void seal(struct manifest_record *record)
 static bool is_sound(const struct manifest_record *record)
 {
     return record->magic == MAGIC && record->checksum == checksum_of(record) &&
+           record->stamp <= STAMP_MAX &&
            (record->type != MANIFEST_DROP || record->nranges <= MANIFEST_MAX_RANGES);
 }
 

@@ -2,6 +2,7 @@
 
 #include "mapped_fault.h"
 #include "slot_identify.h"
+#include "stamp.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -249,10 +250,6 @@ uint64_t segment_header_checksum(const struct slot_header *header, uint32_t slot
 
 bool segment_header_is_page(const struct slot_header *header)
 {
-    if (header->encoding == SLOT_LOST)
-        return header->region != 0 && header->length_bytes == 0 && header->page < WIRE_MAX_PAGE &&
-               header->sequence != 0;
-
     struct wire_page page = {
         .page = header->page,
         .sequence = header->sequence,
@@ -260,7 +257,11 @@ bool segment_header_is_page(const struct slot_header *header)
         .encoding = header->encoding,
     };
 
-    return header->region != 0 && wire_page_is_valid(&page);
+    if (header->region == 0 || header->stamp > STAMP_MAX)
+        return false;
+    if (header->encoding == SLOT_LOST)
+        return page.page < WIRE_MAX_PAGE && page.sequence != 0 && page.length_bytes == 0;
+    return wire_page_is_valid(&page);
 }
 
 enum slot_check segment_check(const struct segment *segment, uint32_t slot, bool read_page)
