@@ -200,7 +200,7 @@ static void answer_get(const struct call *call)
         err = body == NULL ? -ENOMEM
                            : store_read(store, reply->pages, reply->npages, &found, body, &bad);
     }
-    if (err == -EBADMSG)
+    if (err == -EBADMSG || err == -ENODATA)
         refuse_page(call, err, bad);
     else if (err != 0)
         refuse_error(call, err);
@@ -222,7 +222,7 @@ static void answer_put(const struct call *call)
     }
     int err = store_put(call->handler->store, request->region, request->epoch, request->pages,
                         request->npages, call->body, &bad);
-    if (err == -EBADMSG)
+    if (err == -EBADMSG || err == -ENODATA)
         refuse_page(call, err, bad);
     else if (err != 0)
         refuse_error(call, err);

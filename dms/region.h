@@ -41,7 +41,8 @@ struct region {
     uint32_t nchildren;       /* regions in the table whose parent this is */
     uint64_t removal_round;   /* of syncing, that makes the removal sure; 0: none is waited for */
     bool removed;
-    bool solid; /* all that it was branched from was on disk before it */
+    bool dropped_from; /* while starting: what the manifest says was dropped from it counts */
+    bool solid;        /* all that it was branched from was on disk before it */
     char name[WIRE_MAX_NAME_BYTES + 1];
     struct page_tree *pages;    /* NULL once a removed region's pages are all freed */
     struct region *next_doomed; /* the store's list of removed regions */

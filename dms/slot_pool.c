@@ -2,6 +2,7 @@
 
 #include "mapped_fault.h"
 #include "ref_queue.h"
+#include "slot_identify.h"
 #include "../ini/log.h"
 
 #include <assert.h>
@@ -547,6 +548,17 @@ const void *slot_pool_bytes(const struct slot_pool *pool, uint64_t ref)
 bool slot_pool_is_sound(const struct slot_pool *pool, uint64_t ref)
 {
     return segment_check(segment_of(pool, ref), slot_of(ref), false) == SLOT_CHECK_GOOD;
+}
+
+bool slot_pool_identify(const struct slot_pool *pool, uint64_t ref, struct slot_header *out)
+{
+    const struct slot_header *header = slot_pool_header(pool, ref);
+
+    if (slot_pool_is_sound(pool, ref)) {
+        memcpy(out, header, sizeof(*out));
+        return true;
+    }
+    return slot_identify(header, slot_of(ref), out);
 }
 
 bool slot_pool_trim(struct slot_pool *pool, uint32_t keep)

@@ -120,6 +120,9 @@ const struct slot_header *slot_pool_header(const struct slot_pool *pool, uint64_
 const void *slot_pool_bytes(const struct slot_pool *pool, uint64_t ref);
 bool slot_pool_is_sound(const struct slot_pool *pool, uint64_t ref);
 
+/* The header in *OUT, or what it was before it was damaged. False: that cannot be told. */
+bool slot_pool_identify(const struct slot_pool *pool, uint64_t ref, struct slot_header *out);
+
 /* Takes a step towards removing one empty segment file if there are more than KEEP. Returns whether
  * there was something to do. */
 bool slot_pool_trim(struct slot_pool *pool, uint32_t keep);

@@ -106,8 +106,9 @@ const struct region *store_after(const struct store *store, const char *name);
 
 /* Stores NPAGES pages (valid, each number once) whose bytes follow each other at BODY. Pages not
  * newer than what is stored are left out. All or nothing, unless the file system fails midway.
- * -EBADMSG: the bytes of page *BAD do not match their checksum. -E2BIG: the region
- * would hold more than one may. */
+ * -EBADMSG: the bytes of page *BAD do not match their checksum. -ENODATA: what is stored of page
+ * *BAD is damaged so that nobody can tell which of the two is newer. -E2BIG: the region would hold
+ * more than one may. */
 int store_put(struct store *store, uint64_t id, uint64_t epoch, const struct wire_page *pages,
               uint32_t npages, const void *body, uint64_t *bad) __attribute__((warn_unused_result));
 

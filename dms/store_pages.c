@@ -4,19 +4,28 @@
 #include <errno.h>
 #include <string.h>
 
-/* A page whose header was damaged since the start is as old as can be. */
-static uint64_t stored_sequence(const struct store *store, uint64_t ref)
+/* A page whose header was damaged since the start, and cannot be told, may be the newest there is.
+ */
+static uint64_t stored_sequence(const struct store *store, const struct region *region,
+                                uint64_t ref)
 {
-    return slot_pool_is_sound(store->pool, ref) ? slot_pool_header(store->pool, ref)->sequence : 0;
+    struct slot_header header;
+    bool known = slot_pool_identify(store->pool, ref, &header);
+
+    return known ? header.sequence : region->sequence;
 }
 
-/* A repetition of the PUT whose page was lost brings it back. */
-static bool is_newer(const struct store *store, const struct wire_page *page, uint64_t there)
+/* Whether PAGE is to be stored where THERE is now: 1 or 0; -ENODATA when nobody knows which of the
+ * two is newer. A repetition of the PUT whose page was lost brings it back. */
+static int is_newer(const struct store *store, const struct region *region,
+                    const struct wire_page *page, uint64_t there)
 {
-    uint64_t sequence = stored_sequence(store, there);
+    struct slot_header header;
 
-    return page->sequence > sequence ||
-           (page->sequence == sequence && slot_pool_is_lost(store->pool, there));
+    if (!slot_pool_identify(store->pool, there, &header))
+        return page->sequence > region->sequence ? 1 : -ENODATA;
+    bool lost = !slot_pool_is_sound(store->pool, there) || slot_pool_is_lost(store->pool, there);
+    return page->sequence > header.sequence || (page->sequence == header.sequence && lost);
 }
 
 /* A batch on its way into the store. */
@@ -26,7 +35,7 @@ struct batch {
 };
 
 /* Puts together what of PAGES is newer than what is stored. -EBADMSG: page *BAD is not what its
- * checksum says. */
+ * checksum says. -ENODATA: whether it is newer cannot be told. */
 static int choose_newer(const struct store *store, const struct region *region,
                         const struct wire_page *pages, uint32_t npages, const char *body,
                         struct batch *batch, uint64_t *bad)
@@ -39,7 +48,12 @@ static int choose_newer(const struct store *store, const struct region *region,
             return -EBADMSG;
         }
         uint64_t there = page_tree_get(region->pages, page->page);
-        if (there != 0 && !is_newer(store, page, there))
+        int newer = there == 0 ? 1 : is_newer(store, region, page, there);
+        if (newer < 0) {
+            *bad = page->page;
+            return newer;
+        }
+        if (newer == 0)
             continue;
         batch->sources[batch->count++] = (struct slot_source){
             .region = region->id,
@@ -215,7 +229,7 @@ static bool next_dropped(const struct store *store, const struct region *region,
     uint64_t ref;
 
     while (*page < end && (ref = page_tree_next(region->pages, *page, page)) != 0 && *page < end) {
-        if (stored_sequence(store, ref) <= sequence)
+        if (stored_sequence(store, region, ref) <= sequence)
             return true;
         (*page)++;
     }
@@ -263,7 +277,7 @@ static int prepare_drop(const struct store *store, const struct region *region, 
 
     for (; err == 0 && next_dropped(store, region, range, sequence, &page); page++) {
         uint64_t ref = page_tree_get(region->pages, page);
-        *highest = *highest || stored_sequence(store, ref) == region->sequence;
+        *highest = *highest || stored_sequence(store, region, ref) == region->sequence;
         err = page_tree_prepare(region->pages, page);
     }
     return err;

@@ -208,7 +208,7 @@ static int adopt_region(struct recovery *recovery, uint64_t id, struct region **
 /* Whether the region's pages may be another's too, or may have been. */
 static bool is_related(const struct region *region)
 {
-    return region->parent != 0 || region->nchildren > 0;
+    return region->parent != 0 || region->nchildren > 0 || region->dropped_from;
 }
 
 /* Finds out whether the machine was started anew since the store was written, and forgets branches
@@ -271,15 +271,19 @@ static int find_branches(struct recovery *recovery)
 }
 
 /* Forgets the drops of regions that share nothing any more, whose slots say it all, and makes an
- * event of the others. */
-static int find_drops(struct recovery *recovery)
+ * event of the others. Where records are missing one of them may be of a branch: then all count. */
+static int find_drops(struct recovery *recovery, const struct manifest_report *records)
 {
+    bool is_whole = records->damaged == 0 && records->unwritten == 0 && !records->is_cut &&
+                    recovery->report->unfinished == 0;
     size_t kept = 0;
     int err = 0;
 
     for (size_t i = 0; err == 0 && i < recovery->ndrops; i++) {
         const struct manifest_record *drop = &recovery->drops[i];
-        if (!is_related(region_table_find(recovery->store->regions, drop->region)))
+        struct region *region = region_table_find(recovery->store->regions, drop->region);
+        region->dropped_from = !is_whole;
+        if (!is_related(region))
             continue;
         struct event event = {.stamp = drop->stamp, .kind = EVENT_DROP, .drop = (uint32_t)kept};
         recovery->drops[kept++] = *drop;
@@ -696,7 +700,7 @@ static int rebuild(struct recovery *recovery, const struct store_options *option
     if (err == 0)
         err = find_branches(recovery);
     if (err == 0)
-        err = find_drops(recovery);
+        err = find_drops(recovery, &records);
     if (err == 0)
         err = slot_pool_scan(store->pool, options->scan_threads, visit_slot, recovery, &slots);
     if (err == 0)

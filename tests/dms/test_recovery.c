@@ -287,6 +287,68 @@ static void test_damaged_record_is_skipped(void **state)
     assert_int_equal(fixture_get(&fixture, third, 2), 3);
 }
 
+/* Damages the record that makes region NAME. */
+static void flip_record(const char *name)
+{
+    const char *path = temp_dir_path(&fixture.dir, "manifest");
+    struct manifest_record record;
+    long at = sizeof(record); /* after the file's header */
+    int fd = open(path, O_RDONLY);
+
+    for (bool found = false; !found; at += (long)sizeof(record)) {
+        assert_int_equal(pread(fd, &record, sizeof(record), at), sizeof(record));
+        found = record.type == MANIFEST_REGION && strcmp(record.name, name) == 0;
+    }
+    close(fd);
+    fixture_flip(path, at - 1, 4);
+}
+
+/* The slot of a page that was dropped is still in use, by a branch. Without the branch's record the
+ * drop counts all the same. */
+static void test_drop_outlives_a_lost_branch(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "p");
+
+    (void)state;
+    assert_int_equal(fixture_put(&fixture, region, 7, 1, 1, 7), 0);
+    fixture_branch(&fixture, region, "frozen", true);
+    assert_int_equal(fixture_put(&fixture, region, 7, 1, 2, 8), 0);
+    assert_int_equal(fixture_drop(&fixture, region, 7, 1, 2), 0);
+    assert_int_equal(fixture_get(&fixture, region, 7), -1);
+    fixture_close(&fixture);
+    flip_record("frozen");
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(fixture_open(&fixture), 0);
+        assert_int_equal(fixture_get(&fixture, region, 7), -1);
+        fixture_close(&fixture);
+    }
+    assert_int_equal(fixture_open(&fixture), 0);
+}
+
+/* What comes late must not take the place of what is newer and damaged. */
+static void test_late_put_after_damage(void **state)
+{
+    const char *path;
+    long header, bytes;
+    uint64_t region = fixture_region(&fixture, "a");
+
+    (void)state;
+    assert_int_equal(fixture_put(&fixture, region, 5, 1, 1, 7), 0);
+    assert_int_equal(fixture_put(&fixture, region, 5, 1, 10, 8), 0);
+    fixture_locate(&fixture, region, 5, &path, &header, &bytes);
+    fixture_flip(path, header + 9, 0x21); /* one byte: what it was can be told */
+    assert_int_equal(fixture_get(&fixture, region, 5), -EBADMSG);
+    assert_int_equal(fixture_put(&fixture, region, 5, 1, 1, 7), 0);
+    assert_int_equal(fixture_drop(&fixture, region, 5, 1, 9), 0);
+    assert_int_equal(fixture_get(&fixture, region, 5), -EBADMSG);
+    fixture_flip(path, header + 14, 0x21); /* two: it cannot */
+    fixture_flip(path, header + 20, 0x21);
+    assert_int_equal(fixture_put(&fixture, region, 5, 1, 9, 7), -ENODATA);
+    assert_int_equal(fixture_get(&fixture, region, 5), -EBADMSG);
+    assert_int_equal(fixture_put(&fixture, region, 5, 1, 11, 9), 0);
+    assert_int_equal(fixture_get(&fixture, region, 5), 9);
+}
+
 static void test_branch_outlives_a_lost_parent(void **state)
 {
     uint64_t parent = fixture_region(&fixture, "parent");
@@ -429,6 +491,8 @@ int main(void)
         RECOVERY_TEST(test_newest_of_two_versions_counts),
         RECOVERY_TEST(test_lost_manifest_loses_no_page),
         RECOVERY_TEST(test_damaged_record_is_skipped),
+        RECOVERY_TEST(test_drop_outlives_a_lost_branch),
+        RECOVERY_TEST(test_late_put_after_damage),
         RECOVERY_TEST(test_branch_outlives_a_lost_parent),
         RECOVERY_TEST(test_highest_sequence_outlives_its_page),
         RECOVERY_TEST(test_long_manifest_is_shortened),
