@@ -241,6 +241,18 @@ static void prune(struct page_tree *tree, uint64_t page)
     }
 }
 
+void page_tree_unprepare(struct page_tree *tree, uint64_t page)
+{
+    const struct node *node = tree->root;
+
+    if (page >= span(tree->height))
+        return;
+    for (unsigned height = tree->height; node != NULL && height > 1; height--)
+        node = node->at[index_at(page, height)].child;
+    if (node != NULL && node->used == 0)
+        prune(tree, page);
+}
+
 int page_tree_clear(struct page_tree *tree, uint64_t page)
 {
     struct node *leaf;

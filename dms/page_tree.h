@@ -42,6 +42,9 @@ uint64_t page_tree_get(const struct page_tree *tree, uint64_t page);
 /* Makes sure that the next page_tree_set() of PAGE cannot fail. Returns 0 or -ENOMEM. */
 int page_tree_prepare(struct page_tree *tree, uint64_t page) __attribute__((warn_unused_result));
 
+/* Gives back what page_tree_prepare() made for PAGE alone and is not used. */
+void page_tree_unprepare(struct page_tree *tree, uint64_t page);
+
 /* Points PAGE at ENTRY (not 0), whose reference passes to the tree; the entry that was there is
  * released afterwards. Returns 0 or -ENOMEM (nothing changed). */
 int page_tree_set(struct page_tree *tree, uint64_t page, uint64_t entry)

@@ -87,22 +87,27 @@ static int find_room(struct store *store, uint64_t nmore, uint64_t count)
 static int make_room(struct store *store, struct region *region, const struct batch *batch)
 {
     uint64_t nmore = 0, nfresh = 0;
+    uint32_t prepared = 0;
     int err = 0;
 
-    /* Copies shared leaves first: only then do the slots say whether they are shared. */
-    for (uint32_t i = 0; err == 0 && i < batch->count; i++)
-        err = page_tree_prepare(region->pages, batch->sources[i].page->page);
-    if (err != 0)
-        return err;
-    for (uint32_t i = 0; i < batch->count; i++) {
-        uint64_t there = page_tree_get(region->pages, batch->sources[i].page->page);
-        nfresh += there == 0;
-        nmore += there == 0 || slot_pool_refs(store->pool, there) > 1;
-    }
+    for (uint32_t i = 0; i < batch->count; i++)
+        nfresh += page_tree_get(region->pages, batch->sources[i].page->page) == 0;
     if (nfresh > 0 && page_tree_count(region->pages) + nfresh > store->region_pages)
         return -E2BIG;
-    while ((err = find_room(store, nmore, batch->count)) == -ENOSPC && store->doomed != NULL)
-        store_free_doomed(store);
+    /* Copies shared leaves first: only then do the slots say whether they are shared. */
+    while (err == 0 && prepared < batch->count) {
+        err = page_tree_prepare(region->pages, batch->sources[prepared].page->page);
+        prepared += err == 0;
+    }
+    for (uint32_t i = 0; err == 0 && i < batch->count; i++) {
+        uint64_t there = page_tree_get(region->pages, batch->sources[i].page->page);
+        nmore += there == 0 || slot_pool_refs(store->pool, there) > 1;
+    }
+    if (err == 0)
+        while ((err = find_room(store, nmore, batch->count)) == -ENOSPC && store->doomed != NULL)
+            store_free_doomed(store);
+    while (err != 0 && prepared > 0)
+        page_tree_unprepare(region->pages, batch->sources[--prepared].page->page);
     return err;
 }
 
@@ -140,6 +145,8 @@ int store_put(struct store *store, uint64_t id, uint64_t epoch, const struct wir
     for (uint32_t i = 0; i < batch.count; i++)
         batch.sources[i].stamp = ++store->stamp;
     err = fill_slots(store, &batch, refs);
+    for (uint32_t i = 0; err != 0 && i < batch.count; i++)
+        page_tree_unprepare(region->pages, batch.sources[i].page->page);
     for (uint32_t i = 0; err == 0 && i < batch.count; i++) {
         const struct wire_page *page = batch.sources[i].page;
         int set = page_tree_set(region->pages, page->page, refs[i]);

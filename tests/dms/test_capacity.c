@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <sys/resource.h>
 
 enum { CAPACITY_PAGES = 1024, CAPACITY = CAPACITY_PAGES * WIRE_PAGE_BYTES, BATCH = 128 };
@@ -43,6 +44,24 @@ static void test_full_store_refuses_whole_batches(void **state)
     assert_int_equal(fixture_get(&fixture, region, CAPACITY_PAGES), -1);
     assert_int_equal(store_find(fixture.store, region)->sequence, 1);
     assert_int_equal(fixture_used(&fixture), CAPACITY_PAGES);
+}
+
+/* What is refused costs no memory. (Sanitizers count nothing here.) */
+static void test_refused_pages_leave_nothing(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+
+    (void)state;
+    fill_up(region, 1);
+    fixture_branch(&fixture, region, "b", false);
+    for (uint64_t i = 1; i < 10; i++)
+        assert_int_equal(fixture_put(&fixture, region, i << 20, 1, 2, 2), -ENOSPC);
+    size_t before = mallinfo2().uordblks;
+    for (uint64_t i = 10; i < 2000; i++)
+        assert_int_equal(fixture_put(&fixture, region, i << 20, 1, 2, 2), -ENOSPC);
+    assert_true(mallinfo2().uordblks < before + (64 << 10));
+    assert_int_equal(fixture_get(&fixture, region, 0), 1);
+    assert_int_equal(fixture_get(&fixture, region, CAPACITY_PAGES - 1), 1);
 }
 
 static void test_full_store_takes_new_versions(void **state)
@@ -235,6 +254,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CAPACITY_TEST(test_full_store_refuses_whole_batches),
+        CAPACITY_TEST(test_refused_pages_leave_nothing),
         CAPACITY_TEST(test_full_store_takes_new_versions),
         CAPACITY_TEST(test_dropped_pages_make_room),
         CAPACITY_TEST(test_removed_region_makes_room_at_once),
