@@ -408,6 +408,13 @@ bool segment_release(struct segment *segment, uint32_t slot)
     return true;
 }
 
+bool segment_read_headers(const struct segment *segment)
+{
+    for (size_t at = 0; at < segment->data_offset; at += SEGMENT_SLOT_BYTES)
+        (void)*(volatile const char *)(segment->map + at);
+    return !segment_is_lost(segment);
+}
+
 bool segment_is_lost(const struct segment *segment)
 {
     return mapped_fault_count(segment->fault) > 0;

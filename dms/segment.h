@@ -166,6 +166,9 @@ void segment_free(struct segment *segment, uint32_t slot);
 /* Marks a sound slot in use as SLOT_DROPPED in the file. */
 void segment_drop(struct segment *segment, uint32_t slot);
 
+/* Reads all headers once. False: some of them cannot be read, and look like those of free slots. */
+bool segment_read_headers(const struct segment *segment);
+
 /* Whether parts of the file cannot be read any more (see mapped_fault.h). Nothing can be filled
  * then. */
 bool segment_is_lost(const struct segment *segment);

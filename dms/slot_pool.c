@@ -29,7 +29,8 @@ struct member {
     uint8_t *checks;         /* during a scan: enum slot_check of every slot */
     uint32_t previous, next;
     bool listed;
-    bool lost; /* parts of it cannot be read: nothing more is stored there */
+    bool lost;         /* parts of it cannot be read: nothing more is stored there */
+    bool headers_lost; /* at the scan: what was in its slots nobody knows */
 };
 
 struct slot_pool {
@@ -279,6 +280,7 @@ static void *scan_segments(void *context)
         struct member *member = &scan->pool->members[i];
         if (member->segment == NULL)
             continue;
+        member->headers_lost = !segment_read_headers(member->segment);
         for (uint32_t slot = 0; slot < scan->pool->segment_slots; slot++)
             member->checks[slot] = (uint8_t)segment_check(member->segment, slot, true);
     }
@@ -332,7 +334,7 @@ static void adopt(struct slot_pool *pool, uint32_t i, struct slot_pool_report *r
 int slot_pool_scan(struct slot_pool *pool, unsigned nthreads,
                    int (*visit)(void *context, uint64_t ref, const struct slot_header *header,
                                 enum slot_check check),
-                   void *context, struct slot_pool_report *report)
+                   void *context, struct damage_list *damage, struct slot_pool_report *report)
 {
     uint32_t nsearches = 0;
 
@@ -340,9 +342,13 @@ int slot_pool_scan(struct slot_pool *pool, unsigned nthreads,
     int err = check_all(pool, nthreads);
     if (err != 0)
         return err;
-    for (uint32_t i = 0; i < pool->nmembers; i++) {
-        if (pool->members[i].segment != NULL)
-            adopt(pool, i, report);
+    for (uint32_t i = 0; err == 0 && i < pool->nmembers; i++) {
+        const struct member *member = &pool->members[i];
+        if (member->segment == NULL)
+            continue;
+        if (segment_is_lost(member->segment))
+            err = add_damage(damage, i, DAMAGE_FILE_LENGTH, member->headers_lost);
+        adopt(pool, i, report);
     }
     for (uint32_t i = 0; i < pool->nmembers; i++) {
         struct member *member = &pool->members[i];

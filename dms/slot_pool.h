@@ -67,12 +67,13 @@ struct slot_pool_report {
 
 /* Reads every slot, with NTHREADS threads, and says VISIT of each that is in use or dropped, and of
  * those with a damaged header, in no particular order. VISIT holds one reference to that slot, for
- * slot_pool_release(). SLOT_CHECK_UNKNOWN: nobody knows what the slot was. Returns 0, -ENOMEM, or
+ * slot_pool_release(). SLOT_CHECK_UNKNOWN: nobody knows what the slot was. Files of
+ * which parts cannot be read are added to DAMAGE. Returns 0, -ENOMEM, or
  * what VISIT returned if not 0. */
 int slot_pool_scan(struct slot_pool *pool, unsigned nthreads,
                    int (*visit)(void *context, uint64_t ref, const struct slot_header *header,
                                 enum slot_check check),
-                   void *context, struct slot_pool_report *report)
+                   void *context, struct damage_list *damage, struct slot_pool_report *report)
     __attribute__((warn_unused_result));
 
 /* Makes files until NSLOTS slots are free. Returns 0 or -errno: -ENOSPC when the file system is

@@ -237,7 +237,7 @@ void store_describe_damage(const struct store *store, const struct damage *damag
         say(&text, "the file's header is damaged");
         break;
     case DAMAGE_FILE_LENGTH:
-        say(&text, "the file was cut short%s",
+        say(&text, "the file was cut short, or cannot be read%s",
             damage->hides ? ": pages are lost of which nobody knows whose they were" : "");
         break;
     case DAMAGE_FILE_MISSING:

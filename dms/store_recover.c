@@ -702,7 +702,8 @@ static int rebuild(struct recovery *recovery, const struct store_options *option
     if (err == 0)
         err = find_drops(recovery, &records);
     if (err == 0)
-        err = slot_pool_scan(store->pool, options->scan_threads, visit_slot, recovery, &slots);
+        err = slot_pool_scan(store->pool, options->scan_threads, visit_slot, recovery,
+                             recovery->damage, &slots);
     if (err == 0)
         err = replay(recovery);
     if (err == 0)

@@ -147,6 +147,33 @@ static void test_other_operations_go_on(void **state)
     assert_int_equal(fixture_get(&fixture, other, PAGES - 1), 3);
 }
 
+static int map_and_cut(void *context, int fd, size_t bytes, void **out)
+{
+    int err = disk_real.ops->map(context, fd, bytes, out);
+
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    return err;
+}
+
+/* The headers cannot be read when the store is opened: they are not those of free slots. */
+static void test_unreadable_at_the_start(void **state)
+{
+    static struct disk_ops ops;
+    static const struct disk disk = {&ops, NULL};
+
+    (void)state;
+    ops = *disk_real.ops;
+    assert_int_equal(mapped_fault_install(), 0); /* in place of cmocka's handler */
+    fixture_close(&fixture);
+    ops.map = map_and_cut;
+    struct store_options options = {
+        .disk = &disk, .dir = fixture.dir.path, .capacity_bytes = CAPACITY, .scan_threads = 1};
+    assert_int_equal(store_open(&fixture.store, &options, &fixture.report), 0);
+    assert_int_equal(fixture.report.damaged_files, 1);
+    for (uint64_t page = 0; page < PAGES; page++)
+        assert_int_equal(fixture_get(&fixture, region, page), -ENODATA);
+}
+
 /* Whoever touches other memory that is not there ends as ever. */
 static void test_other_memory(void **state)
 {
@@ -175,6 +202,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_headers_under_a_large_put, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_under_a_small_put, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_operations_go_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unreadable_at_the_start, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_memory, setup, teardown),
     };
 
