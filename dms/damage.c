@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
 
 int damage_add(struct damage_list *list, const struct damage *damage)
 {
@@ -37,11 +39,27 @@ size_t damage_harm(const struct damage_list *list)
     return list->count - damage_count(list, DAMAGE_LOST);
 }
 
-size_t damage_hidden(const struct damage_list *list)
+/* Whether opening the store makes the file whole: the next time it is not there any more. */
+static bool is_mended(const struct damage *damage)
 {
-    size_t count = 0;
+    return damage->kind == DAMAGE_FILE_LENGTH || damage->kind == DAMAGE_FILE_HEADER;
+}
 
-    for (size_t i = 0; i < list->count; i++)
-        count += list->at[i].hides;
-    return count;
+uint64_t damage_hidden(const struct damage_list *list, bool *mended)
+{
+    uint64_t sum = 0;
+
+    *mended = false;
+    for (size_t i = 0; i < list->count; i++) {
+        const struct damage *damage = &list->at[i];
+        if (!damage->hides)
+            continue;
+        if (is_mended(damage))
+            *mended = true;
+        else /* the order of the list does not matter */
+            sum += XXH3_64bits_withSeed(damage->file, strlen(damage->file),
+                                        damage->place * DAMAGE_NKINDS + damage->kind) |
+                   1;
+    }
+    return sum;
 }

@@ -53,7 +53,9 @@ size_t damage_count(const struct damage_list *list, enum damage_kind kind);
 /* How many are damage at all. */
 size_t damage_harm(const struct damage_list *list);
 
-/* How many hide pages. */
-size_t damage_hidden(const struct damage_list *list);
+/* A number that stands for all those that hide pages and stay until they are repaired: other ones,
+ * another number; none, 0. *MENDED: there are others, in files that opening the store makes whole.
+ */
+uint64_t damage_hidden(const struct damage_list *list, bool *mended);
 
 #endif

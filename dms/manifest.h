@@ -35,8 +35,8 @@ enum manifest_type {
     MANIFEST_SYNCED = 6,
     /* sequence: number of a segment file; flags 1: it is there, 0: it is about to be removed */
     MANIFEST_SEGMENT = 7,
-    /* All regions before it are REGION_INCOMPLETE; sequence: because of so many damages that hide
-     * pages. */
+    /* All regions before it are REGION_INCOMPLETE; sequence: because of these damages that
+     * hide pages (damage_hidden()). */
     MANIFEST_INCOMPLETE = 8,
     MANIFEST_DOUBT = 9, /* region, stamp: pages of its own up to this may have been replaced */
 };

@@ -82,18 +82,17 @@ void store_apply_incomplete(struct store *store, const struct manifest_record *r
 }
 
 /* Damage that is there for longer was noted when it was found: regions made since are whole. */
-static int note_hidden(struct store *store, uint64_t hidden)
+static int note_hidden(struct store *store, const struct damage_list *list)
 {
-    int err = 0;
+    bool mended;
+    uint64_t hidden = damage_hidden(list, &mended);
+    bool same = hidden == store->hidden;
 
-    if (hidden == store->hidden)
-        return 0;
-    if (hidden > store->hidden) {
-        err = make_incomplete(store, hidden);
-        store->hidden = hidden;
-        return err;
-    }
     store->hidden = hidden;
+    if (mended || (!same && hidden != 0))
+        return make_incomplete(store, hidden);
+    if (same)
+        return 0;
     struct manifest_record record = store_describe_hidden(store);
     return manifest_append(store->manifest, &record, 1, true);
 }
@@ -116,7 +115,7 @@ int store_settle_damage(struct store *store, struct damage_list *list, struct st
     report->damaged_files = damage_count(list, DAMAGE_FILE_HEADER) +
                             damage_count(list, DAMAGE_FILE_LENGTH) +
                             damage_count(list, DAMAGE_FILE_MISSING);
-    int err = note_hidden(store, damage_hidden(list));
+    int err = note_hidden(store, list);
     for (uint32_t i = 0; i < region_table_size(store->regions); i++)
         store->any_incomplete = store->any_incomplete ||
                                 (region_table_at(store->regions, i)->flags & REGION_DOUBTFUL) != 0;

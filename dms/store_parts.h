@@ -25,7 +25,7 @@ struct store {
     struct region *doomed; /* removed regions whose pages are being freed */
     struct region *unsure; /* removed, without pages, that a power cut could bring back */
     bool any_incomplete;   /* a region is REGION_INCOMPLETE */
-    uint64_t hidden;       /* damages that hide pages, as the manifest has it */
+    uint64_t hidden;       /* damage_hidden(), as the manifest has it */
     bool trimming;         /* empty segment files are to be given back */
     enum store_durability durability;
     int failed;           /* what a sync failed with: nothing may change any more */

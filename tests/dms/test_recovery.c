@@ -148,6 +148,34 @@ static void test_unknown_header_makes_incomplete(void **state)
     assert_int_equal(fixture_get(&fixture, region, 4), 8);
 }
 
+/* One damage that hid pages is mended, another one has come: that there was one before does not
+ * excuse it. */
+static void test_new_damage_is_not_taken_for_the_old(void **state)
+{
+    const char *path;
+    long header, bytes;
+    uint64_t old = fixture_region(&fixture, "old");
+
+    (void)state;
+    assert_int_equal(fixture_put(&fixture, old, 0, 10, 1, 7), 0);
+    fixture_locate(&fixture, old, 3, &path, &header, &bytes);
+    fixture_close(&fixture);
+    assert_int_equal(truncate(path, 5000), 0);
+    assert_int_equal(fixture_open(&fixture), 0);
+    assert_int_equal(fixture_get(&fixture, old, 20), -ENODATA);
+    uint64_t young = fixture_region(&fixture, "young");
+    assert_int_equal(fixture_put(&fixture, young, 0, 10, 1, 8), 0);
+    assert_int_equal(fixture_get(&fixture, young, 20), -1);
+    fixture_locate(&fixture, young, 3, &path, &header, &bytes);
+    fixture_close(&fixture);
+    for (int i = 9; i < 24; i += 5)
+        fixture_flip(path, header + i, 0x5a);
+    assert_int_equal(fixture_open(&fixture), 0);
+    assert_int_equal(fixture.report.damaged_headers, 1);
+    assert_int_equal(fixture_get(&fixture, young, 3), -ENODATA);
+    assert_int_equal(fixture_get(&fixture, young, 4), 8);
+}
+
 /* The branch's own page is damaged: its parent's is not to be shown in its place. */
 static void test_branch_does_not_fall_back(void **state)
 {
@@ -485,6 +513,7 @@ int main(void)
         RECOVERY_TEST(test_page_damaged_while_open),
         RECOVERY_TEST(test_damaged_header_says_whose_it_was),
         RECOVERY_TEST(test_unknown_header_makes_incomplete),
+        RECOVERY_TEST(test_new_damage_is_not_taken_for_the_old),
         RECOVERY_TEST(test_branch_does_not_fall_back),
         RECOVERY_TEST(test_missing_segment_is_missed),
         RECOVERY_TEST(test_missing_shard_file_is_refused),
