@@ -30,6 +30,7 @@ struct member {
     uint32_t previous, next;
     bool listed;
     bool lost;         /* parts of it cannot be read: nothing more is stored there */
+    bool kept;         /* the file cannot be removed */
     bool headers_lost; /* at the scan: what was in its slots nobody knows */
 };
 
@@ -582,12 +583,18 @@ bool slot_pool_trim(struct slot_pool *pool, uint32_t keep)
     if (pool->nempty <= keep)
         return false;
     uint32_t i = pool->tail;
-    while (!is_empty(pool->members[i].segment))
+    while (i != NONE && (!is_empty(pool->members[i].segment) || pool->members[i].kept))
         i = pool->members[i].previous;
-    /* A file that cannot be removed stays in use. */
-    if (path_of(pool, i, "", path, sizeof(path)) != 0 || note_file(pool, i, false) != 0 ||
-        disk_unlink(pool->disk, path) != 0)
+    if (i == NONE || path_of(pool, i, "", path, sizeof(path)) != 0 ||
+        note_file(pool, i, false) != 0)
         return false;
+    if (disk_unlink(pool->disk, path) != 0) {
+        /* It stays in use, and is not tried again: that would be noted each time. */
+        pool->members[i].kept = true;
+        int err = note_file(pool, i, true);
+        (void)err; /* the next start notes what is there */
+        return true;
+    }
     list_remove(pool, i);
     pool->dying = pool->members[i].segment;
     pool->dir_changed = true;
