@@ -383,6 +383,13 @@ int client_run(const struct client_config *config, const char *self)
         close_fd(run.device_fd);
         return unfit;
     }
+    int no_stats = config->stats_path ? stats_check(config->stats_path) : 0;
+    if (no_stats) {
+        log_fatal("Client", "cannot write %s (--stats): %s", config->stats_path,
+                  strerror(-no_stats));
+        close_fd(run.device_fd);
+        return FAILED;
+    }
     name_region(&run);
     if (uffd_check_machine(run.device_fd, why, sizeof why) ||
         run_dir_make(&run.dir, why, sizeof why)) {

@@ -1,9 +1,11 @@
 #include "stats.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PAGE = 4096 };
@@ -96,23 +98,62 @@ static void write_all(FILE *file, const struct stats *stats)
     number(file, "failovers", 0, "\n}\n");
 }
 
-int stats_write(const struct stats *stats, const char *path)
+static int write_to(const char *path, const struct stats *stats)
+{
+    FILE *file = fopen(path, "we");
+    if (!file)
+        return -errno;
+    write_all(file, stats);
+    int err = ferror(file) ? -EIO : 0;
+    if (fclose(file) && !err)
+        err = -errno;
+    return err;
+}
+
+static char *temporary_of(const char *path)
 {
     char *temporary;
-    if (asprintf(&temporary, "%s.%d.tmp", path, (int)getpid()) < 0)
+    return asprintf(&temporary, "%s.%d.tmp", path, (int)getpid()) < 0 ? NULL : temporary;
+}
+
+/* A terminal, a pipe or a device must not be replaced by a file. */
+static bool is_special(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+}
+
+int stats_write(const struct stats *stats, const char *path)
+{
+    if (is_special(path))
+        return write_to(path, stats);
+    char *temporary = temporary_of(path);
+    if (!temporary)
         return -ENOMEM;
-    FILE *file = fopen(temporary, "we");
-    int err = file ? 0 : -errno;
-    if (file) {
-        write_all(file, stats);
-        if (ferror(file))
-            err = -EIO;
-        if (fclose(file) && !err)
-            err = -errno;
-        if (!err && rename(temporary, path))
-            err = -errno;
-        if (err)
-            unlink(temporary);
+    int err = write_to(temporary, stats);
+    if (!err && rename(temporary, path))
+        err = -errno;
+    if (err)
+        unlink(temporary);
+    free(temporary);
+    return err;
+}
+
+int stats_check(const char *path)
+{
+    if (is_special(path)) {
+        struct stat info;
+        bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+        return directory ? -EISDIR : access(path, W_OK) ? -errno : 0;
+    }
+    char *temporary = temporary_of(path);
+    if (!temporary)
+        return -ENOMEM;
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    int err = fd < 0 ? -errno : 0;
+    if (fd >= 0) {
+        close(fd);
+        unlink(temporary);
     }
     free(temporary);
     return err;

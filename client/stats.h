@@ -22,7 +22,11 @@ struct stats {
     struct write_back_counters write_back;
 };
 
-/* Replaces the file at PATH as a whole (a reader never sees half of it). 0 or -errno. */
+/* Replaces the file at PATH as a whole (a reader never sees half of it). What is no file (a
+ * terminal, a pipe) is written to. 0 or -errno. */
 int stats_write(const struct stats *stats, const char *path) __attribute__((warn_unused_result));
+
+/* Whether stats_write() could, as far as can be told now. 0 or -errno. */
+int stats_check(const char *path) __attribute__((warn_unused_result));
 
 #endif

@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -182,9 +183,41 @@ static void test_as_a_whole_or_not_at_all(void **state)
     assert_int_equal(count_files(temp_dir()), files);
 }
 
+/* A device or a pipe stays what it is. */
+static void test_no_file(void **state)
+{
+    (void)state;
+    char text[8192];
+    char path[256];
+    snprintf(path, sizeof path, "%s", temp_path("pipe"));
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int pipe = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    assert_true(pipe >= 0);
+    stats = (struct stats){.program = "p", .region = "r"};
+    assert_int_equal(stats_check(path), 0);
+    assert_int_equal(stats_write(&stats, path), 0);
+    assert_true(read(pipe, text, sizeof text) > 100);
+    assert_int_equal(text[0], '{');
+    close(pipe);
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_true(S_ISFIFO(info.st_mode));
+}
+
+static void test_check(void **state)
+{
+    (void)state;
+    assert_int_equal(stats_check(temp_path("checked.json")), 0);
+    assert_int_equal(access(temp_path("checked.json"), F_OK), -1);
+    assert_int_equal(stats_check(temp_path("no/such/dir.json")), -ENOENT);
+    assert_int_equal(stats_check(temp_path(".")), -EISDIR);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_file),
+        cmocka_unit_test(test_check),
         cmocka_unit_test(test_figures),
         cmocka_unit_test(test_nothing_known),
         cmocka_unit_test(test_largest_figures),

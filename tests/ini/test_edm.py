@@ -79,6 +79,12 @@ class CommandLine(Case):
         self.fails(f"edm: cannot write the log to {self.dir.name}: Is a directory", "--mode=client",
                    f"--log-file={self.dir.name}", "--", "true")
 
+    def test_statistics_that_cannot_be_written(self):
+        self.fails("edm: cannot write /no/such/dir/x (--stats): No such file or directory",
+                   "--mode=client", "--stats=/no/such/dir/x", "--", "true")
+        self.fails(f"edm: cannot write {self.dir.name} (--stats): Is a directory",
+                   "--mode=client", f"--stats={self.dir.name}", "--", "true")
+
 
 class Client(Case):
     def run_client(self, *words, **options):
