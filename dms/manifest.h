@@ -44,6 +44,7 @@ enum manifest_type {
 enum manifest_flag {
     MANIFEST_SOLID = 1 << 30,    /* a region's: what was before it was on disk first */
     MANIFEST_UNSYNCED = 1 << 29, /* a MANIFEST_SYNCED's */
+    MANIFEST_ALONE = 1 << 28,    /* a MANIFEST_DROP's: the slots cannot say that too */
 };
 
 struct manifest_record {

@@ -271,7 +271,7 @@ enum slot_check segment_check(const struct segment *segment, uint32_t slot, bool
 
     if (state == SLOT_UNUSED || state == SLOT_FREE)
         return SLOT_CHECK_EMPTY;
-    if ((state != SLOT_USED && state != SLOT_DROPPED) ||
+    if ((state != SLOT_USED && state != SLOT_DROPPED && state != SLOT_SUPERSEDED) ||
         header->header_checksum != segment_header_checksum(header, slot) ||
         !segment_header_is_page(header))
         return SLOT_CHECK_BAD_HEADER;
@@ -280,7 +280,7 @@ enum slot_check segment_check(const struct segment *segment, uint32_t slot, bool
     if (read_page && header->checksum !=
                          wire_checksum(header->page, bytes_of(segment, slot), header->length_bytes))
         return SLOT_CHECK_BAD_PAGE;
-    return SLOT_CHECK_GOOD;
+    return state == SLOT_USED ? SLOT_CHECK_GOOD : SLOT_CHECK_SUPERSEDED;
 }
 
 static void mark_free(struct segment *segment, uint32_t slot)
@@ -440,6 +440,20 @@ void segment_drop(struct segment *segment, uint32_t slot)
     segment->filled = true;
 }
 
+void segment_supersede(struct segment *segment, uint32_t slot)
+{
+    assert(segment->refs[slot] == 0);
+    atomic_store_explicit(&segment->headers[slot].state, SLOT_SUPERSEDED, memory_order_release);
+    segment->freed = true;
+}
+
+void segment_revive(struct segment *segment, uint32_t slot)
+{
+    assert(segment->refs[slot] > 0 && segment->headers[slot].state == SLOT_SUPERSEDED);
+    atomic_store_explicit(&segment->headers[slot].state, SLOT_USED, memory_order_release);
+    segment->filled = true;
+}
+
 uint32_t segment_refs(const struct segment *segment, uint32_t slot)
 {
     return segment->refs[slot];
@@ -466,6 +480,11 @@ bool segment_identify(struct segment *segment, uint32_t slot)
 
     if (!slot_identify(&segment->headers[slot], slot, &found.header))
         return false;
+    struct stand_in *there = find_stand_in(segment, slot);
+    if (there != NULL) {
+        *there = found;
+        return true;
+    }
     size_t size = (segment->nstand_ins + (size_t)1) * sizeof(found);
     struct stand_in *stand_ins = realloc(segment->stand_ins, size);
     if (stand_ins == NULL)
@@ -582,7 +601,8 @@ int segment_write_again(struct segment *segment, uint64_t stamp)
         err = write_page_again(segment, at);
     for (uint32_t slot = 0; err == 0 && slot < segment->nslots; slot++) {
         const struct slot_header *header = &segment->headers[slot];
-        if (atomic_load(&header->state) == SLOT_USED && header->stamp > stamp)
+        uint32_t state = atomic_load(&header->state);
+        if ((state == SLOT_USED || state == SLOT_SUPERSEDED) && header->stamp > stamp)
             err = write_page_again(segment, (size_t)(bytes_of(segment, slot) - segment->map));
     }
     segment->filled = true;

@@ -35,12 +35,14 @@ enum {
 
 /* SLOT_UNUSED is what a new file is full of. The others are far apart, so that a flipped bit makes
  * none of them out of another. SLOT_DROPPED: the page was dropped; the slot says so, to older slots
- * of the page that a power cut may bring back, until those are known to be gone. */
+ * of the page that a power cut may bring back, until those are known to be gone. SLOT_SUPERSEDED:
+ * nothing points at it any more, but a power cut may undo what made it so, and then it counts. */
 enum slot_state {
     SLOT_UNUSED = 0,
     SLOT_USED = 0x45534c55,
     SLOT_FREE = 0x1a3b5ec6,
     SLOT_DROPPED = 0x6cf1a12b,
+    SLOT_SUPERSEDED = 0xb76ee7b0,
 };
 
 /* The encoding of a slot without bytes that stands for a page that is lost: segment_lose(). */
@@ -74,8 +76,9 @@ enum slot_check {
     SLOT_CHECK_GOOD,
     SLOT_CHECK_BAD_HEADER,
     SLOT_CHECK_BAD_PAGE,
-    SLOT_CHECK_DROPPED, /* with a sound header */
-    SLOT_CHECK_UNKNOWN, /* a damaged header that segment_identify() made nothing of */
+    SLOT_CHECK_DROPPED,    /* with a sound header */
+    SLOT_CHECK_SUPERSEDED, /* a good page, but for its state */
+    SLOT_CHECK_UNKNOWN,    /* a damaged header that segment_identify() made nothing of */
 };
 
 struct segment;
@@ -165,6 +168,11 @@ void segment_free(struct segment *segment, uint32_t slot);
 
 /* Marks a sound slot in use as SLOT_DROPPED in the file. */
 void segment_drop(struct segment *segment, uint32_t slot);
+
+/* Marks a slot that nobody holds as SLOT_SUPERSEDED in the file; and one that is so, and is held
+ * after all, as SLOT_USED. */
+void segment_supersede(struct segment *segment, uint32_t slot);
+void segment_revive(struct segment *segment, uint32_t slot);
 
 /* Reads all headers once. False: some of them cannot be read, and look like those of free slots. */
 bool segment_read_headers(const struct segment *segment);

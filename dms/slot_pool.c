@@ -320,7 +320,8 @@ static void adopt(struct slot_pool *pool, uint32_t i, struct slot_pool_report *r
     for (uint32_t slot = 0; slot < pool->segment_slots; slot++) {
         enum slot_check check = member->checks[slot];
         segment_adopt(member->segment, slot, check != SLOT_CHECK_EMPTY);
-        report->pages += check == SLOT_CHECK_GOOD || check == SLOT_CHECK_BAD_PAGE;
+        report->pages += check == SLOT_CHECK_GOOD || check == SLOT_CHECK_BAD_PAGE ||
+                         check == SLOT_CHECK_SUPERSEDED;
         report->bad_headers += check == SLOT_CHECK_BAD_HEADER;
         report->bad_pages += check == SLOT_CHECK_BAD_PAGE;
     }
@@ -360,7 +361,8 @@ int slot_pool_scan(struct slot_pool *pool, unsigned nthreads,
             if (check == SLOT_CHECK_BAD_HEADER &&
                 (nsearches++ >= MAX_SEARCHES || !segment_identify(member->segment, slot)))
                 check = SLOT_CHECK_UNKNOWN;
-            if (check != SLOT_CHECK_GOOD && check != SLOT_CHECK_DROPPED)
+            if (check == SLOT_CHECK_BAD_PAGE || check == SLOT_CHECK_BAD_HEADER ||
+                check == SLOT_CHECK_UNKNOWN)
                 segment_set_reported(member->segment, slot);
             err = visit(context, make_ref(i, slot), segment_header(member->segment, slot), check);
         }
@@ -503,11 +505,19 @@ static void free_later(struct slot_pool *pool, uint64_t ref)
     uint32_t state = atomic_load(&slot_pool_header(pool, ref)->state);
     int err;
 
-    if (state == SLOT_DROPPED)
+    if (state == SLOT_DROPPED) {
         err = ref_queue_push(&pool->dropped, ref, pool->full_begun + 2);
-    else
+    } else {
+        segment_supersede(segment_of(pool, ref), slot_of(ref));
         err = ref_queue_push(&pool->superseded, ref, pool->rounds_begun + 1);
+    }
     (void)err;
+}
+
+void slot_pool_revive(struct slot_pool *pool, uint64_t ref)
+{
+    segment_revive(segment_of(pool, ref), slot_of(ref));
+    pool->changed = true;
 }
 
 void slot_pool_release(struct slot_pool *pool, uint64_t ref)
@@ -519,6 +529,11 @@ void slot_pool_release(struct slot_pool *pool, uint64_t ref)
         free_later(pool, ref);
     else
         free_slot(pool, ref);
+}
+
+bool slot_pool_is_writable(const struct slot_pool *pool, uint64_t ref)
+{
+    return !segment_is_lost(segment_of(pool, ref));
 }
 
 void slot_pool_drop(struct slot_pool *pool, uint64_t ref)
@@ -723,9 +738,8 @@ static uint32_t scrub_slots(struct segment *segment, uint32_t first, uint32_t co
     for (; slot < first + count; slot++) {
         if (segment_refs(segment, slot) == 0 || segment_is_reported(segment, slot))
             continue;
-        enum slot_check check = segment_check(segment, slot, true);
         *bytes += SEGMENT_SLOT_BYTES;
-        if (check == SLOT_CHECK_BAD_HEADER || check == SLOT_CHECK_BAD_PAGE)
+        if (segment_check(segment, slot, true) != SLOT_CHECK_GOOD)
             break;
     }
     return slot;
@@ -764,7 +778,7 @@ uint64_t slot_pool_scrub(struct slot_pool *pool, uint64_t *ref, uint32_t max, bo
         uint32_t stop = scrub_slots(segment, first, count, bytes);
         if (stop < first + count) {
             segment_set_reported(segment, stop);
-            if (segment_check(segment, stop, false) == SLOT_CHECK_BAD_HEADER)
+            if (segment_check(segment, stop, false) != SLOT_CHECK_GOOD)
                 (void)segment_identify(segment, stop);
             *ref = make_ref(i, stop + 1);
             return make_ref(i, stop);

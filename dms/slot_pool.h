@@ -6,8 +6,9 @@
  *
  * Durable (slot_pool_set_durable()), a slot is marked free, and used again, only when what made it
  * free is known to be on disk. Otherwise a power cut could bring back a page table that points at
- * it. A dropped page's slot waits longer, until older slots of the page are known to be marked on
- * disk: see DESIGN.md, Power cuts.
+ * it. Until then it is marked as superseded: should the slot that replaced it be damaged, it must
+ * not be taken for the newest of the page. A dropped page's slot waits longer, until older slots of
+ * the page are known to be marked on disk: see DESIGN.md, Power cuts.
  *
  * Thread: the shard's. slot_pool_scan() uses threads of its own and waits for them.
  */
@@ -89,9 +90,15 @@ int slot_pool_fill(struct slot_pool *pool, uint32_t count, const struct slot_sou
 void slot_pool_retain(struct slot_pool *pool, uint64_t ref);
 void slot_pool_release(struct slot_pool *pool, uint64_t ref);
 
+/* Whether what the slot's file says can still be changed. */
+bool slot_pool_is_writable(const struct slot_pool *pool, uint64_t ref);
+
 /* The page of a sound slot that is held once is being dropped, and that is written nowhere else:
  * says so in the file. It is still to be released. */
 void slot_pool_drop(struct slot_pool *pool, uint64_t ref);
+
+/* A slot that says it is superseded is in use after all. */
+void slot_pool_revive(struct slot_pool *pool, uint64_t ref);
 
 /* Frees at once a slot that is held once and whose content counts for nothing. */
 void slot_pool_discard(struct slot_pool *pool, uint64_t ref);

@@ -32,24 +32,46 @@ struct manifest_record store_describe_doubt(const struct region *region)
         .type = MANIFEST_DOUBT, .region = region->id, .stamp = region->doubt_stamp};
 }
 
-/* Says of all regions that pages of them may be missing, for good, because of HIDDEN damages. */
-static int make_incomplete(struct store *store, uint64_t hidden)
+/* Says of all regions that pages of them may be missing, for good, because of HIDDEN damages. Older
+ * versions may be there for branches; or, after a power cut, because nothing says yet that they
+ * were replaced. Of which pages is known before it is noted that something is hidden. */
+static int make_incomplete(struct store *store, uint64_t hidden, bool power_cut)
 {
-    struct manifest_record record = {.type = MANIFEST_INCOMPLETE, .sequence = hidden};
+    struct manifest_record record;
+    int err = 0;
 
-    int err = manifest_append(store->manifest, &record, 1, true);
-
-    for (uint32_t i = 0; i < region_table_size(store->regions); i++) {
+    for (uint32_t i = 0; err == 0 && i < region_table_size(store->regions); i++) {
         struct region *region = region_table_at(store->regions, i);
+        uint64_t stamp = power_cut ? store->stamp : region->last_branched;
         region->flags |= REGION_INCOMPLETE;
-        if (region->last_branched <= region->doubt_stamp)
+        if (stamp <= region->doubt_stamp)
             continue;
-        region->doubt_stamp = region->last_branched;
+        region->doubt_stamp = stamp;
         record = store_describe_doubt(region);
-        if (err == 0)
-            err = manifest_append(store->manifest, &record, 1, true);
+        err = manifest_append(store->manifest, &record, 1, true);
     }
+    if (err == 0)
+        err = manifest_sync(store->manifest);
+    record = (struct manifest_record){.type = MANIFEST_INCOMPLETE, .sequence = hidden};
+    if (err == 0)
+        err = manifest_append(store->manifest, &record, 1, true);
     return err != 0 ? err : manifest_sync(store->manifest);
+}
+
+/* Damage that is there for longer was noted when it was found: regions made since are whole. */
+static bool hides_more(const struct store *store, const struct damage_list *list, uint64_t *hidden)
+{
+    bool mended;
+
+    *hidden = damage_hidden(list, &mended);
+    return mended || (*hidden != store->hidden && *hidden != 0);
+}
+
+bool store_hides_more(const struct store *store, const struct damage_list *list)
+{
+    uint64_t hidden;
+
+    return hides_more(store, list, &hidden);
 }
 
 struct manifest_record store_describe_file(uint32_t number, bool there)
@@ -81,16 +103,15 @@ void store_apply_incomplete(struct store *store, const struct manifest_record *r
         region_table_at(store->regions, i)->flags |= REGION_INCOMPLETE;
 }
 
-/* Damage that is there for longer was noted when it was found: regions made since are whole. */
-static int note_hidden(struct store *store, const struct damage_list *list)
+static int note_hidden(struct store *store, const struct damage_list *list, bool power_cut)
 {
-    bool mended;
-    uint64_t hidden = damage_hidden(list, &mended);
+    uint64_t hidden;
+    bool more = hides_more(store, list, &hidden);
     bool same = hidden == store->hidden;
 
     store->hidden = hidden;
-    if (mended || (!same && hidden != 0))
-        return make_incomplete(store, hidden);
+    if (more)
+        return make_incomplete(store, hidden, power_cut);
     if (same)
         return 0;
     struct manifest_record record = store_describe_hidden(store);
@@ -115,7 +136,7 @@ int store_settle_damage(struct store *store, struct damage_list *list, struct st
     report->damaged_files = damage_count(list, DAMAGE_FILE_HEADER) +
                             damage_count(list, DAMAGE_FILE_LENGTH) +
                             damage_count(list, DAMAGE_FILE_MISSING);
-    int err = note_hidden(store, list);
+    int err = note_hidden(store, list, report->power_cut);
     for (uint32_t i = 0; i < region_table_size(store->regions); i++)
         store->any_incomplete = store->any_incomplete ||
                                 (region_table_at(store->regions, i)->flags & REGION_DOUBTFUL) != 0;
@@ -148,10 +169,12 @@ bool store_scrub(struct store *store, uint64_t *ref, uint32_t max, bool hurry, u
                  bool *again, struct damage *damage)
 {
     uint64_t found = slot_pool_scrub(store->pool, ref, max, hurry, bytes, again);
+    struct slot_header header;
 
     if (found == 0)
         return false;
-    store_find_damage(store, found, DAMAGE_PAGE, damage);
+    bool known = slot_pool_identify(store->pool, found, &header);
+    store_find_damage(store, found, known ? DAMAGE_PAGE : DAMAGE_SLOT, damage);
     return true;
 }
 

@@ -246,7 +246,7 @@ static bool next_dropped(const struct store *store, const struct region *region,
 /* Where pages are shared the slot cannot say from which of the regions they were dropped: the
  * manifest does. */
 static int log_drops(struct store *store, const struct region *region, uint64_t sequence,
-                     const struct wire_range *ranges, uint32_t nranges)
+                     uint32_t flags, const struct wire_range *ranges, uint32_t nranges)
 {
     struct manifest_record records[WIRE_MAX_RANGES / MANIFEST_MAX_RANGES + 1];
     uint32_t used = 0;
@@ -261,6 +261,7 @@ static int log_drops(struct store *store, const struct region *region, uint64_t 
         record->region = region->id;
         record->sequence = sequence;
         record->stamp = store->stamp;
+        record->flags = flags;
         record->ranges[record->nranges++] = ranges[i];
         used++;
     }
@@ -274,17 +275,24 @@ static bool is_logged(const struct region *region)
     return region->parent != 0 || region->nchildren > 0;
 }
 
-/* Makes sure that dropping RANGE cannot fail. *HIGHEST: it takes the page with the region's highest
- * sequence. */
+/* What has to be written down of a drop. */
+struct drop_notes {
+    bool highest; /* it takes the page with the region's highest sequence */
+    bool alone;   /* a slot of its pages cannot say that its page was dropped */
+};
+
+/* Makes sure that dropping RANGE cannot fail. */
 static int prepare_drop(const struct store *store, const struct region *region, uint64_t sequence,
-                        const struct wire_range *range, bool *highest)
+                        const struct wire_range *range, struct drop_notes *notes)
 {
     uint64_t page = range->first;
     int err = 0;
 
     for (; err == 0 && next_dropped(store, region, range, sequence, &page); page++) {
         uint64_t ref = page_tree_get(region->pages, page);
-        *highest = *highest || stored_sequence(store, region, ref) == region->sequence;
+        notes->highest = notes->highest || stored_sequence(store, region, ref) == region->sequence;
+        notes->alone = notes->alone || !slot_pool_is_sound(store->pool, ref) ||
+                       !slot_pool_is_writable(store->pool, ref);
         err = page_tree_prepare(region->pages, page);
     }
     return err;
@@ -324,18 +332,19 @@ int store_drop(struct store *store, uint64_t id, uint64_t epoch, uint64_t sequen
                const struct wire_range *ranges, uint32_t nranges)
 {
     struct region *region;
-    bool highest = false;
+    struct drop_notes notes = {0};
     int err = store_check(store, id, epoch, true, &region);
 
     for (uint32_t i = 0; err == 0 && i < nranges; i++)
-        err = prepare_drop(store, region, sequence, &ranges[i], &highest);
+        err = prepare_drop(store, region, sequence, &ranges[i], &notes);
     if (err != 0)
         return err;
     store->stamp++;
-    if (highest)
+    if (notes.highest)
         err = log_sequence(store, region);
-    if (err == 0 && is_logged(region))
-        err = log_drops(store, region, sequence, ranges, nranges);
+    uint32_t flags = notes.alone ? MANIFEST_ALONE : 0;
+    if (err == 0 && (is_logged(region) || notes.alone))
+        err = log_drops(store, region, sequence, flags, ranges, nranges);
     for (uint32_t i = 0; err == 0 && i < nranges; i++)
         drop_range(store, region, sequence, &ranges[i]);
     return err;

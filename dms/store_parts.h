@@ -78,6 +78,9 @@ int store_recover(struct store *store, const struct store_options *options,
 int store_settle_damage(struct store *store, struct damage_list *list, struct store_report *report)
     __attribute__((warn_unused_result));
 
+/* Whether something in LIST hides pages that the manifest does not speak of yet. */
+bool store_hides_more(const struct store *store, const struct damage_list *list);
+
 /* What there is to say of slot REF. */
 void store_find_damage(const struct store *store, uint64_t ref, enum damage_kind kind,
                        struct damage *damage);

@@ -26,6 +26,12 @@ struct event {
     };
 };
 
+/* A slot that says it is superseded. */
+struct superseded {
+    uint64_t ref;
+    enum slot_check check;
+};
+
 struct recovery {
     struct store *store;
     struct store_report *report;
@@ -41,6 +47,8 @@ struct recovery {
     struct manifest_record synced; /* the last note of what was on disk; type 0: none */
     uint64_t *dropped;             /* slots that say of their page that it is not there */
     size_t ndropped, dropped_cap;
+    struct superseded *superseded;
+    size_t nsuperseded, superseded_cap;
     uint8_t *noted; /* by number: 1 a segment file that there is as the manifest says */
     size_t nnoted;
     bool files_noted;  /* all that there are */
@@ -282,7 +290,8 @@ static int find_drops(struct recovery *recovery, const struct manifest_report *r
     for (size_t i = 0; err == 0 && i < recovery->ndrops; i++) {
         const struct manifest_record *drop = &recovery->drops[i];
         struct region *region = region_table_find(recovery->store->regions, drop->region);
-        region->dropped_from = !is_whole;
+        if (!is_whole || (drop->flags & MANIFEST_ALONE) != 0)
+            region->dropped_from = true;
         if (!is_related(region))
             continue;
         struct event event = {.stamp = drop->stamp, .kind = EVENT_DROP, .drop = (uint32_t)kept};
@@ -334,25 +343,16 @@ static int add_slot_damage(struct recovery *recovery, uint64_t ref, enum slot_ch
     return damage_add(recovery->damage, &damage);
 }
 
-static int visit_slot(void *context, uint64_t ref, const struct slot_header *header,
-                      enum slot_check check)
+/* Finds out whose page the slot is. */
+static int take_slot(struct recovery *recovery, uint64_t ref, enum slot_check check)
 {
-    struct recovery *recovery = context;
     struct store *store = recovery->store;
+    const struct slot_header *header = slot_pool_header(store->pool, ref);
     struct region *region = recovery->last;
-
-    if (check == SLOT_CHECK_UNKNOWN)
-        return add_slot_damage(recovery, ref, check);
-    if (header->stamp > store->stamp)
-        store->stamp = header->stamp;
-    if (is_unfinished(recovery, header, check)) {
-        slot_pool_discard(store->pool, ref);
-        recovery->report->unfinished++;
-        return 0;
-    }
     int err = 0;
+
     if (check == SLOT_CHECK_BAD_PAGE || check == SLOT_CHECK_BAD_HEADER ||
-        slot_pool_is_lost(store->pool, ref))
+        header->encoding == SLOT_LOST)
         err = add_slot_damage(recovery, ref, check);
     if (check == SLOT_CHECK_DROPPED)
         err = add_ref(&recovery->dropped, &recovery->ndropped, &recovery->dropped_cap, ref);
@@ -377,6 +377,85 @@ static int visit_slot(void *context, uint64_t ref, const struct slot_header *hea
         return place_slot(store, region, ref);
     slot_pool_release(store->pool, ref);
     return 0;
+}
+
+static int visit_slot(void *context, uint64_t ref, const struct slot_header *header,
+                      enum slot_check check)
+{
+    struct recovery *recovery = context;
+    struct store *store = recovery->store;
+    void *superseded = recovery->superseded;
+
+    if (check == SLOT_CHECK_UNKNOWN)
+        return add_slot_damage(recovery, ref, check);
+    if (header->stamp > store->stamp)
+        store->stamp = header->stamp;
+    if (is_unfinished(recovery, header, check)) {
+        slot_pool_discard(store->pool, ref);
+        recovery->report->unfinished++;
+        return 0;
+    }
+    if (atomic_load(&header->state) != SLOT_SUPERSEDED)
+        return take_slot(recovery, ref, check);
+    int err = grow(&superseded, recovery->nsuperseded, &recovery->superseded_cap,
+                   sizeof(*recovery->superseded));
+    recovery->superseded = superseded;
+    if (err == 0)
+        recovery->superseded[recovery->nsuperseded++] = (struct superseded){ref, check};
+    return err;
+}
+
+/* Two rounds: the slots freed by the first are marked on disk by the second. */
+static int settle_slots(struct store *store)
+{
+    struct sync_job job = {.disk = store->disk};
+    int err = 0;
+
+    for (int i = 0; err == 0 && i < 2; i++) {
+        err = slot_pool_begin_sync(store->pool, true, &job);
+        if (err != 0)
+            break;
+        err = manifest_sync(store->manifest);
+        if (err == 0)
+            err = sync_job_run(&job);
+        if (err == 0)
+            slot_pool_end_sync(store->pool, true);
+        sync_job_clear(&job);
+    }
+    sync_job_free(&job);
+    return err;
+}
+
+/* What replaced a page may not be on disk, then its superseded slot counts. Not so where the newer
+ * one may be among what is hidden; before that is noted, the slot must be gone for good. */
+static int take_superseded(struct recovery *recovery)
+{
+    struct store *store = recovery->store;
+    bool hidden = store_hides_more(store, recovery->damage);
+    int err = 0;
+
+    for (size_t i = 0; err == 0 && i < recovery->nsuperseded; i++) {
+        const struct superseded *superseded = &recovery->superseded[i];
+        if (hidden)
+            slot_pool_discard(store->pool, superseded->ref);
+        else
+            err = take_slot(recovery, superseded->ref, superseded->check);
+    }
+    if (hidden && err == 0 && recovery->nsuperseded > 0 && store->durability != STORE_NONE)
+        err = settle_slots(store);
+    return err;
+}
+
+/* What was superseded, and is pointed at after all, is in use again. */
+static void revive_superseded(struct recovery *recovery)
+{
+    struct slot_pool *pool = recovery->store->pool;
+
+    for (size_t i = 0; i < recovery->nsuperseded; i++) {
+        const struct superseded *superseded = &recovery->superseded[i];
+        if (superseded->check != SLOT_CHECK_BAD_HEADER && slot_pool_refs(pool, superseded->ref) > 0)
+            slot_pool_revive(pool, superseded->ref);
+    }
 }
 
 static int compare_events(const void *a, const void *b)
@@ -502,27 +581,6 @@ static uint32_t describe_regions(const struct store *store, bool removed,
     return count;
 }
 
-/* Two rounds: the slots freed by the first are marked on disk by the second. */
-static int settle_slots(struct store *store)
-{
-    struct sync_job job = {.disk = store->disk};
-    int err = 0;
-
-    for (int i = 0; err == 0 && i < 2; i++) {
-        err = slot_pool_begin_sync(store->pool, true, &job);
-        if (err != 0)
-            break;
-        err = manifest_sync(store->manifest);
-        if (err == 0)
-            err = sync_job_run(&job);
-        if (err == 0)
-            slot_pool_end_sync(store->pool, true);
-        sync_job_clear(&job);
-    }
-    sync_job_free(&job);
-    return err;
-}
-
 /* Writes the manifest anew, if that saves much, from what is known now. */
 static int compact_manifest(struct recovery *recovery, uint64_t nrecords, bool force)
 {
@@ -618,12 +676,16 @@ static int judge_files(struct recovery *recovery)
 static int note_files(struct recovery *recovery)
 {
     struct store *store = recovery->store;
+    uint32_t end = slot_pool_end_number(store->pool);
     int err = 0;
 
-    for (uint32_t i = 0; err == 0 && i < slot_pool_end_number(store->pool); i++) {
+    for (uint32_t i = 0; err == 0 && !recovery->files_noted && (i < end || i < recovery->nnoted);
+         i++) {
         bool noted = i < recovery->nnoted && recovery->noted[i] != 0;
-        if (slot_pool_has_file(store->pool, i) && !noted && !recovery->files_noted)
-            err = store_note_file(store, i, true);
+        bool there = slot_pool_has_file(store->pool, i);
+        /* What is missing for no other reason than a power cut is not to be missed again. */
+        if (there != noted && (there || recovery->doubt))
+            err = store_note_file(store, i, there);
     }
     slot_pool_on_file(store->pool, store_note_file, store);
     return err;
@@ -690,8 +752,8 @@ static int rebuild(struct recovery *recovery, const struct store_options *option
     if (err == 0)
         err = judge(recovery);
     /* The sync at the end of opening only writes what the kernel takes to be unwritten. After one
-     * that failed that is not all. Memory that is gone with its machine left nothing behind. */
-    if (err == 0 && store->durability != STORE_NONE && !recovery->doubt)
+     * that failed, perhaps at an opening before this, that is not all. */
+    if (err == 0 && store->durability != STORE_NONE)
         err = slot_pool_write_again(store->pool, recovery->synced_stamp);
     if (err == 0)
         err = judge_manifest(recovery, &records);
@@ -705,9 +767,13 @@ static int rebuild(struct recovery *recovery, const struct store_options *option
         err = slot_pool_scan(store->pool, options->scan_threads, visit_slot, recovery,
                              recovery->damage, &slots);
     if (err == 0)
+        err = take_superseded(recovery);
+    if (err == 0)
         err = replay(recovery);
     if (err == 0)
         err = take_dropped_out(recovery);
+    if (err == 0)
+        revive_superseded(recovery);
     if (err == 0)
         err = finish(recovery, options, &records);
     return err;
@@ -722,6 +788,7 @@ int store_recover(struct store *store, const struct store_options *options,
     free(recovery.events);
     free(recovery.drops);
     free(recovery.dropped);
+    free(recovery.superseded);
     free(recovery.noted);
     return err;
 }

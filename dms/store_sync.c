@@ -112,8 +112,12 @@ int store_begin_durability(struct store *store)
     struct manifest_record unknown = {.flags = MANIFEST_UNSYNCED};
     int err = 0;
 
-    if (store->durability == STORE_NONE)
-        return store->was_synced ? manifest_note_synced(store->manifest, &unknown) : 0;
+    /* Sure before anything changes: after a power cut the old note would be believed. */
+    if (store->durability == STORE_NONE) {
+        if (store->was_synced)
+            err = manifest_note_synced(store->manifest, &unknown);
+        return err != 0 || !store->was_synced ? err : manifest_sync(store->manifest);
+    }
     /* A place for the note, which must not say more than before until all is synced. */
     if (!store->was_synced)
         err = manifest_note_synced(store->manifest, &unknown);

@@ -20,6 +20,8 @@ int fixture_open(struct store_fixture *fixture)
         .scan_threads = 2,
         .region_bytes = fixture->region_bytes,
         .max_regions = fixture->max_regions,
+        .durability = fixture->durability,
+        .disk = fixture->disk,
     };
 
     return store_open(&fixture->store, &options, &fixture->report);

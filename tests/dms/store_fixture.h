@@ -20,6 +20,9 @@ struct store_fixture {
     uint64_t capacity_bytes;
     uint64_t region_bytes; /* 0: no limit */
     uint32_t max_regions;  /* 0: no limit of its own */
+    /* For the next opening: */
+    enum store_durability durability;
+    const struct disk *disk; /* NULL: the real one */
 };
 
 void fixture_begin(struct store_fixture *fixture, uint64_t capacity_bytes);

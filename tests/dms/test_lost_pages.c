@@ -147,6 +147,41 @@ static void test_other_operations_go_on(void **state)
     assert_int_equal(fixture_get(&fixture, other, PAGES - 1), 3);
 }
 
+static void copy_file(const char *from, const char *to)
+{
+    char command[1200];
+
+    snprintf(command, sizeof(command), "cp '%s' '%s'", from, to);
+    assert_int_equal(system(command), 0); /* NOLINT(concurrency-mt-unsafe) */
+}
+
+/* The slot cannot be told that its page was dropped; it can be read again later. */
+static void test_drop_of_what_cannot_be_read(void **state)
+{
+    char segment[512], copy[512];
+
+    (void)state;
+    assert_int_equal(mapped_fault_install(), 0); /* in place of cmocka's handler */
+    snprintf(segment, sizeof(segment), "%s", temp_dir_path(&fixture.dir, "segment-000000"));
+    snprintf(copy, sizeof(copy), "%s", temp_dir_path(&fixture.dir, "copy"));
+    copy_file(segment, copy);
+    cut_first_segment(0);
+    assert_int_equal(count_damaged(1), PAGES);
+    assert_int_equal(fixture_drop(&fixture, region, 0, 50, 1), 0);
+    fixture_close(&fixture);
+    copy_file(copy, segment);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fixture_open(&fixture), 0);
+        for (uint64_t page = 0; page < PAGES; page++)
+            assert_int_equal(fixture_get(&fixture, region, page), page < 50 ? -1 : 1);
+        fixture_close(&fixture);
+    }
+    assert_int_equal(fixture_open(&fixture), 0);
+    assert_int_equal(fixture_put(&fixture, region, 20, 1, 2, 5), 0);
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture_get(&fixture, region, 20), 5);
+}
+
 static int map_and_cut(void *context, int fd, size_t bytes, void **out)
 {
     int err = disk_real.ops->map(context, fd, bytes, out);
@@ -198,6 +233,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_half_of_the_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(test_everything, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_drop_of_what_cannot_be_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_headers_under_a_small_put, setup, teardown),
         cmocka_unit_test_setup_teardown(test_headers_under_a_large_put, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_under_a_small_put, setup, teardown),

@@ -2,7 +2,9 @@
 #include "store_fixture.h"
 #include "test.h"
 
+#include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "../../dms/scrub.h"
 #include "../../dms/segment.h"
@@ -75,6 +77,25 @@ static void test_says_damage_once(void **state)
 }
 
 /* What was found at the start was said then. */
+/* A header that is gone says that its slot is free, or nothing. */
+static void test_headers_that_are_gone(void **state)
+{
+    const char *path;
+    long header, bytes;
+    static const char zeros[64];
+
+    (void)state;
+    fixture_locate(&fixture, region, 7, &path, &header, &bytes);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, header, SEEK_SET), 0);
+    assert_int_equal(fwrite(zeros, sizeof(zeros), 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(fixture_get(&fixture, region, 7), -EBADMSG);
+    assert_int_equal(pass(), 1);
+    assert_int_equal(pass(), 0);
+}
+
 static void test_does_not_repeat_the_start(void **state)
 {
     (void)state;
@@ -166,9 +187,13 @@ static void test_under_change(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        SCRUB_TEST(test_says_damage_once), SCRUB_TEST(test_does_not_repeat_the_start),
-        SCRUB_TEST(test_keeps_its_rate),   SCRUB_TEST(test_late_steps_are_made_up_for),
-        SCRUB_TEST(test_nothing_to_do),    SCRUB_TEST(test_under_change),
+        SCRUB_TEST(test_says_damage_once),
+        SCRUB_TEST(test_headers_that_are_gone),
+        SCRUB_TEST(test_does_not_repeat_the_start),
+        SCRUB_TEST(test_keeps_its_rate),
+        SCRUB_TEST(test_late_steps_are_made_up_for),
+        SCRUB_TEST(test_nothing_to_do),
+        SCRUB_TEST(test_under_change),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
