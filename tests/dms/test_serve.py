@@ -184,6 +184,44 @@ class TestServe(unittest.TestCase):
         self.put(region, epoch, 17, 1, 2)
         self.check(region, epoch, 17, 1, 2)
 
+    def test_header_that_says_nothing(self):
+        """Nobody can tell whose slot it was: the version before it is not shown, and what is not there
+        is not said to be absent."""
+        region, epoch, _ = self.client.open("a")
+        self.put(region, epoch, 0, 64, 1)
+        self.put(region, epoch, 17, 1, 2)
+        self.dms.kill()
+        paths = glob.glob(f"{self.dms.directory}/data/shard-0/segment-*")
+        self.assertEqual(self.wreck_header(paths, 17, 2), 1)
+        for _ in range(2):
+            self.dms.start()
+            for page in (17, 64):
+                with self.assertRaises(wire.Refused) as refused:
+                    self.client.get(region, epoch, [(page, 1)])
+                self.assertEqual(refused.exception.status, "DATA_LOSS")
+                self.assertIn("may be lost", refused.exception.detail)
+            self.check(region, epoch, 0, 17, 1)
+            self.check(region, epoch, 18, 46, 1)
+            self.dms.kill()
+        self.dms.start()
+        self.put(region, epoch, 17, 1, 3)
+        self.check(region, epoch, 17, 1, 3)
+
+    @staticmethod
+    def wreck_header(paths, number, sequence):
+        """Overwrites the slot headers with this page and sequence number. How many there were."""
+        count = 0
+        for path in paths:
+            with open(path, "r+b") as file:
+                content = file.read()
+                at = content.find(struct.pack("<QQ", number, sequence))
+                if at < 0 or content.startswith(page_bytes(number, sequence), at):
+                    continue
+                file.seek(at)
+                file.write(b"\x5a" * 24)
+                count += 1
+        return count
+
     def get_each(self, region, epoch, count):
         """The pages that can be read, and the numbers of those that are damaged."""
         pages, damaged = [], []
