@@ -57,9 +57,19 @@ int disk_allocate(const struct disk *disk, int fd, off_t offset, off_t len)
     return disk->ops->allocate(disk->context, fd, offset, len);
 }
 
+int disk_punch(const struct disk *disk, int fd, off_t offset, off_t len)
+{
+    return disk->ops->punch(disk->context, fd, offset, len);
+}
+
 int disk_truncate(const struct disk *disk, int fd, off_t len)
 {
     return disk->ops->truncate(disk->context, fd, len);
+}
+
+int disk_size(const struct disk *disk, int fd, off_t *len)
+{
+    return disk->ops->size(disk->context, fd, len);
 }
 
 int disk_map(const struct disk *disk, int fd, size_t len, void **out)
@@ -171,6 +181,18 @@ static int real_allocate(void *context, int fd, off_t offset, off_t len)
     return -err;
 }
 
+static int real_punch(void *context, int fd, off_t offset, off_t len)
+{
+    int err;
+
+    (void)context;
+    do
+        err =
+            fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, len) == 0 ? 0 : errno;
+    while (err == EINTR);
+    return -err;
+}
+
 static int real_truncate(void *context, int fd, off_t len)
 {
     int err;
@@ -182,10 +204,21 @@ static int real_truncate(void *context, int fd, off_t len)
     return -err;
 }
 
+static int real_size(void *context, int fd, off_t *len)
+{
+    struct stat st;
+
+    (void)context;
+    if (fstat(fd, &st) != 0)
+        return -errno;
+    *len = st.st_size;
+    return 0;
+}
+
 static int real_map(void *context, int fd, size_t len, void **out)
 {
     (void)context;
-    void *map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *map = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED)
         return -errno;
     *out = map;
@@ -272,7 +305,9 @@ static const struct disk_ops real_ops = {
     .read = real_read,
     .write = real_write,
     .allocate = real_allocate,
+    .punch = real_punch,
     .truncate = real_truncate,
+    .size = real_size,
     .map = real_map,
     .unmap = real_unmap,
     .sync = real_sync,

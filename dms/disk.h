@@ -2,7 +2,7 @@
  * disk: what the DMS asks of the file system, as a table of functions, so that tests can put in one
  * that fails, tears or forgets. disk_real is the real one.
  *
- * Mapped files are written to without asking; what of that is on disk, sync() says.
+ * Files are mapped for reading only: what is written is written with write().
  *
  * Every function returns 0 (or what its comment says) or -errno, and goes on where a signal
  * interrupts it. Thread: any; a table of a test's own may say otherwise.
@@ -22,7 +22,9 @@ struct disk_ops {
     ssize_t (*read)(void *context, int fd, void *bytes, size_t len, off_t offset);
     ssize_t (*write)(void *context, int fd, const struct iovec *iov, int n, off_t offset);
     int (*allocate)(void *context, int fd, off_t offset, off_t len);
+    int (*punch)(void *context, int fd, off_t offset, off_t len);
     int (*truncate)(void *context, int fd, off_t len);
+    int (*size)(void *context, int fd, off_t *len);
     int (*map)(void *context, int fd, size_t len, void **out);
     void (*unmap)(void *context, void *map, size_t len);
     int (*sync)(void *context, int fd); /* content and size; blocks */
@@ -58,7 +60,13 @@ int disk_write_all(const struct disk *disk, int fd, const void *bytes, size_t le
 
 int disk_allocate(const struct disk *disk, int fd, off_t offset, off_t len)
     __attribute__((warn_unused_result));
+
+/* Gives blocks back, whole ones of the file system: they read as zeros. The size stays.
+ * -EOPNOTSUPP: the file system cannot. */
+int disk_punch(const struct disk *disk, int fd, off_t offset, off_t len)
+    __attribute__((warn_unused_result));
 int disk_truncate(const struct disk *disk, int fd, off_t len) __attribute__((warn_unused_result));
+int disk_size(const struct disk *disk, int fd, off_t *len) __attribute__((warn_unused_result));
 int disk_map(const struct disk *disk, int fd, size_t len, void **out)
     __attribute__((warn_unused_result));
 void disk_unmap(const struct disk *disk, void *map, size_t len);

@@ -2,7 +2,7 @@
 
 #include "data_dir.h"
 #include "mapped_fault.h"
-#include "segment.h"
+#include "slot_pool.h"
 #include "shard.h"
 #include "../ini/log.h"
 
@@ -41,7 +41,7 @@ struct dms {
 static int divide_capacity(const struct dms *dms, uint64_t *bytes)
 {
     const struct dms_config *config = dms->config;
-    uint64_t least = (uint64_t)SEGMENT_MIN_SLOTS * SEGMENT_SLOT_BYTES;
+    uint64_t least = (uint64_t)SLOT_POOL_MIN_SLOTS * WIRE_PAGE_BYTES;
     uint64_t total = config->capacity_bytes;
 
     if (total == 0) {

@@ -201,6 +201,22 @@ static int dry_allocate(void *context, int fd, off_t offset, off_t len)
     return 0;
 }
 
+/* Reads as zeros, as if that was written. */
+static int dry_punch(void *context, int fd, off_t offset, off_t len)
+{
+    struct dry_disk *dry = context;
+
+    if (dry->files[fd].scratch)
+        return disk_punch(&disk_real, fd, offset, len);
+    void *zeros = calloc(1, (size_t)len + 1);
+    if (zeros == NULL)
+        return -ENOMEM;
+    struct iovec iov = {zeros, (size_t)len};
+    ssize_t wrote = dry_write(context, fd, &iov, 1, offset);
+    free(zeros);
+    return wrote < 0 ? (int)wrote : 0;
+}
+
 static int dry_truncate(void *context, int fd, off_t len)
 {
     struct dry_disk *dry = context;
@@ -209,6 +225,16 @@ static int dry_truncate(void *context, int fd, off_t len)
     if (file->scratch)
         return disk_truncate(&disk_real, fd, len);
     file->len = len;
+    return 0;
+}
+
+static int dry_size(void *context, int fd, off_t *len)
+{
+    const struct dry_disk *dry = context;
+
+    if (dry->files[fd].scratch)
+        return disk_size(&disk_real, fd, len);
+    *len = dry->files[fd].len;
     return 0;
 }
 
@@ -301,7 +327,9 @@ static const struct disk_ops ops = {
     .read = dry_read,
     .write = dry_write,
     .allocate = dry_allocate,
+    .punch = dry_punch,
     .truncate = dry_truncate,
+    .size = dry_size,
     .map = dry_map,
     .unmap = dry_unmap,
     .sync = dry_sync,

@@ -60,15 +60,6 @@ static void refuse_limit(const struct call *call, enum handler_limit limit)
                  count, wire_method_name(call->request->method));
 }
 
-/* Whether no message of the largest size has room: what the capacity refuses is one of those. */
-static bool is_full(const struct store *store)
-{
-    struct wire_shard_info info;
-
-    store_stat(store, &info);
-    return info.used_bytes + WIRE_MAX_BODY_BYTES > info.capacity_bytes;
-}
-
 /* Whether the request has more pages than this server takes. */
 static bool refuse_pages(const struct call *call)
 {
@@ -108,7 +99,7 @@ static void refuse_error(const struct call *call, int err)
         return;
     case -ENOSPC:
     case -EDQUOT:
-        refuse_limit(call, is_full(call->handler->store) ? HANDLER_CAPACITY : HANDLER_DISK);
+        refuse_limit(call, store_is_full(call->handler->store) ? HANDLER_CAPACITY : HANDLER_DISK);
         return;
     case -E2BIG:
         refuse_limit(call, HANDLER_REGION);

@@ -45,7 +45,6 @@ static uint64_t checksum_of(const struct manifest_record *record)
 static void seal(struct manifest_record *record)
 {
     record->magic = MAGIC;
-    record->reserved = 0;
     record->checksum = checksum_of(record);
 }
 

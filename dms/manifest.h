@@ -33,7 +33,8 @@ enum manifest_type {
     /* What happened up to this stamp is on disk; epoch, sequence: the machine's start (disk_boot())
      * since which it was written. MANIFEST_UNSYNCED: nobody knows. One in a manifest. */
     MANIFEST_SYNCED = 6,
-    /* sequence: number of a segment file; flags 1: it is there, 0: it is about to be removed */
+    /* sequence: number of a segment file; slot_bytes; flags 1: it is there, 0: it is about to be
+     * removed */
     MANIFEST_SEGMENT = 7,
     /* All regions before it are REGION_INCOMPLETE; sequence: because of these damages that
      * hide pages (damage_hidden()). */
@@ -56,9 +57,9 @@ struct manifest_record {
     uint64_t parent;
     uint64_t epoch;
     uint64_t sequence;
-    uint64_t stamp; /* the store's count of changes when this happened */
-    uint32_t flags; /* enum region_flag */
-    uint32_t reserved;
+    uint64_t stamp;      /* the store's count of changes when this happened */
+    uint32_t flags;      /* enum region_flag */
+    uint32_t slot_bytes; /* of a segment file */
     union {
         char name[WIRE_MAX_NAME_BYTES + 1];
         struct wire_range ranges[MANIFEST_MAX_RANGES];

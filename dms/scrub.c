@@ -5,7 +5,7 @@
 #include <inttypes.h>
 
 enum {
-    STEP_SLOTS = 16,   /* 64 KiB of pages: some 10 us once they are in memory */
+    STEP_PAGES = 16,   /* 64 KiB: some 10 us once they are in memory */
     EMPTY_STEPS = 256, /* looked past at once where nothing is stored */
     WAIT_US = 5000,
     MAX_WAITS = 200, /* then it is read, come what may: the disk is slow or does not answer */
@@ -44,7 +44,7 @@ static void step(struct scrub *scrub, int64_t now_us)
     if (scrub->begun_us == 0)
         scrub->begun_us = now_us;
     for (int i = 0; i < EMPTY_STEPS && bytes == 0 && !again; i++) {
-        if (store_scrub(scrub->store, &scrub->ref, STEP_SLOTS, scrub->waits >= MAX_WAITS, &bytes,
+        if (store_scrub(scrub->store, &scrub->ref, STEP_PAGES, scrub->waits >= MAX_WAITS, &bytes,
                         &again, &damage))
             report(scrub, &damage);
         if (scrub->ref == 0)

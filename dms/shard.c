@@ -328,11 +328,12 @@ static int serve(struct shard *shard)
         peer_table_follow(peers);
         peer_table_judge(peers, served < ROUND);
         int measure_ms = peer_table_measure(peers);
-        bool more_work = store_work(shard->store);
         int timeout_ms;
         int err = durability_turn(shard->durability, &timeout_ms);
         if (err != 0)
             return err;
+        /* After the end of a round: there is nothing to give back while one is under way. */
+        bool more_work = store_work(shard->store);
         timeout_ms = sooner(timeout_ms, measure_ms);
         timeout_ms = sooner(timeout_ms, scrub_turn(&shard->scrub, now_us()));
         bool idle = served < ROUND && sent == 0 && !more_work;

@@ -2,7 +2,7 @@
 
 #include "file_write.h"
 #include "random_number.h"
-#include "segment.h"
+#include "slot_pool.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { FORMAT = 1 };
+enum { FORMAT = 2 };
 
 static const char MAGIC[8] = "EDMSHRD";
 
@@ -48,8 +48,8 @@ static int check(const struct content *content)
         return -EBADMSG;
     if (content->format != FORMAT)
         return -EPROTONOSUPPORT;
-    bool fits = content->segment_slots >= SEGMENT_MIN_SLOTS &&
-                content->segment_slots <= SEGMENT_MAX_SLOTS && content->segment_slots % 64 == 0;
+    bool fits = content->segment_slots >= SLOT_POOL_MIN_SLOTS &&
+                content->segment_slots <= SLOT_POOL_MAX_SLOTS && content->segment_slots % 64 == 0;
     return fits && content->id != 0 ? 0 : -EBADMSG;
 }
 

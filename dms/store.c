@@ -11,8 +11,6 @@
 enum {
     SHRINK_STEP = 1024, /* pages freed in one step: some 100 us */
     FIRST_EPOCH = 1,
-    /* Empty files a store keeps while it holds pages: making one costs as much as many pages. */
-    SPARE_SEGMENTS = 1,
     FEW_SEGMENTS = 16, /* a small store is made of at least this many files */
 };
 
@@ -33,12 +31,14 @@ static void release_slot(void *owner, uint64_t entry)
 
 const struct page_tree_ops store_tree_ops = {retain_slot, release_slot};
 
-/* Slots of a segment file: the largest power of two of which a store of this size needs many. */
-static uint32_t choose_segment_slots(uint64_t capacity_slots)
+/* Slots of a segment file of raw pages: the largest power of two of which a store of this size
+ * needs many. */
+static uint32_t choose_segment_slots(uint64_t capacity_bytes)
 {
-    uint32_t slots = SEGMENT_MAX_SLOTS;
+    uint64_t capacity_slots = capacity_bytes / WIRE_PAGE_BYTES;
+    uint32_t slots = SLOT_POOL_MAX_SLOTS;
 
-    while (slots > SEGMENT_MIN_SLOTS && (uint64_t)slots * FEW_SEGMENTS > capacity_slots)
+    while (slots > SLOT_POOL_MIN_SLOTS && (uint64_t)slots * FEW_SEGMENTS > capacity_slots)
         slots /= 2;
     return slots;
 }
@@ -71,11 +71,11 @@ int store_open(struct store **out, const struct store_options *options, struct s
         return -ENOMEM;
     *report = (struct store_report){0};
     store->disk = options->disk == NULL ? &disk_real : options->disk;
-    store->capacity_slots = options->capacity_bytes / SEGMENT_SLOT_BYTES;
+    store->capacity_bytes = options->capacity_bytes;
     store->region_pages =
         options->region_bytes == 0 ? UINT64_MAX : options->region_bytes / WIRE_PAGE_BYTES;
     store->max_regions = options->max_regions == 0 ? REGION_MAX : options->max_regions;
-    store->segment_slots = choose_segment_slots(store->capacity_slots);
+    store->segment_slots = choose_segment_slots(store->capacity_bytes);
     store->durability = options->durability;
     struct damage_list unwanted = {0};
     struct damage_list *list = options->damage == NULL ? &unwanted : options->damage;
@@ -336,9 +336,15 @@ const struct region *store_after(const struct store *store, const char *name)
 void store_stat(const struct store *store, struct wire_shard_info *info)
 {
     info->npages = slot_pool_used(store->pool);
-    info->used_bytes = info->npages * SEGMENT_SLOT_BYTES;
-    info->capacity_bytes = store->capacity_slots * SEGMENT_SLOT_BYTES;
+    info->used_bytes = slot_pool_used_bytes(store->pool);
+    info->capacity_bytes = store->capacity_bytes;
     info->nregions = region_table_count(store->regions);
+}
+
+bool store_is_full(const struct store *store)
+{
+    return slot_pool_used_bytes(store->pool) + WIRE_MAX_BODY_BYTES > store->capacity_bytes ||
+           !slot_pool_may_grow(store->pool, WIRE_MAX_BODY_BYTES);
 }
 
 bool store_free_doomed(struct store *store)
@@ -347,12 +353,15 @@ bool store_free_doomed(struct store *store)
 
     if (region == NULL)
         return false;
-    if (!page_tree_shrink(region->pages, SHRINK_STEP))
+    bool is_freed = page_tree_shrink(region->pages, SHRINK_STEP);
+    /* What is not marked yet is tried again with whatever comes next. */
+    int err = slot_pool_flush(store->pool);
+    (void)err;
+    if (!is_freed)
         return true;
     store->doomed = region->next_doomed;
     page_tree_destroy(&region->pages);
     store_bury(store, region);
-    store->trimming = true;
     return store->doomed != NULL;
 }
 
@@ -363,9 +372,5 @@ bool store_work(struct store *store)
         store_free_doomed(store);
         return true;
     }
-    if (!store->trimming)
-        return false;
-    uint32_t keep = slot_pool_used(store->pool) == 0 ? 0 : SPARE_SEGMENTS;
-    store->trimming = slot_pool_trim(store->pool, keep);
-    return store->trimming;
+    return slot_pool_trim(store->pool, false);
 }

@@ -42,8 +42,8 @@ enum store_purpose {
 struct store_options {
     const struct disk *disk; /* NULL: the real one; outlives the store */
     const char *dir;         /* exists and is locked by the caller */
-    uint64_t capacity_bytes; /* of pages */
-    uint64_t region_bytes;   /* of pages, of one region; 0: no limit of its own */
+    uint64_t capacity_bytes; /* of slots: size_class_charge() of every page */
+    uint64_t region_bytes;   /* of pages, 4096 for each, of one region; 0: no limit of its own */
     uint32_t max_regions;    /* with a name; 0: REGION_MAX */
     enum store_durability durability;
     unsigned scan_threads; /* to read a store back with, at least 1 */
@@ -138,9 +138,14 @@ int store_drop(struct store *store, uint64_t id, uint64_t epoch, uint64_t sequen
 /* Fills in all but the requests. */
 void store_stat(const struct store *store, struct wire_shard_info *info);
 
-/* Reads on at slot *REF (0: the beginning; set to 0 at the end), at most MAX slots. *BYTES grows by
- * what was read. *AGAIN: nothing was, it is still on its way into memory, which HURRY does not wait
- * for. True: a damaged slot was found, *DAMAGE, that was not said before. */
+/* Whether no request of the largest size has room within the capacity: what that refuses is one of
+ * those. */
+bool store_is_full(const struct store *store);
+
+/* Reads on at slot *REF (0: the beginning; set to 0 at the end), as many slots as are in MAX pages.
+ * *BYTES grows by what was read. *AGAIN: nothing was, it is still on its
+ * way into memory, which HURRY does not wait for. True: a damaged slot was found, *DAMAGE, that was
+ * not said before. */
 bool store_scrub(struct store *store, uint64_t *ref, uint32_t max, bool hurry, uint64_t *bytes,
                  bool *again, struct damage *damage);
 
@@ -148,8 +153,8 @@ bool store_scrub(struct store *store, uint64_t *ref, uint32_t max, bool hurry, u
 void store_describe_damage(const struct store *store, const struct damage *damage, char *text,
                            size_t cap);
 
-/* A small step of what can wait: freeing the pages of removed regions, giving back empty files.
- * Returns whether there is more. */
+/* A small step of what can wait: freeing the pages of removed regions, giving back empty files and
+ * blocks of free slots. Returns whether there is more. */
 bool store_work(struct store *store);
 
 /* Whether there are changes since the last round began; never so with STORE_NONE. */

@@ -74,16 +74,18 @@ bool store_hides_more(const struct store *store, const struct damage_list *list)
     return hides_more(store, list, &hidden);
 }
 
-struct manifest_record store_describe_file(uint32_t number, bool there)
+struct manifest_record store_describe_file(const struct slot_pool_file *file, bool there)
 {
-    return (struct manifest_record){
-        .type = MANIFEST_SEGMENT, .sequence = number, .flags = there ? 1 : 0};
+    return (struct manifest_record){.type = MANIFEST_SEGMENT,
+                                    .sequence = file->number,
+                                    .slot_bytes = file->slot_bytes,
+                                    .flags = there ? 1 : 0};
 }
 
-int store_note_file(void *context, uint32_t number, bool there)
+int store_note_file(void *context, const struct slot_pool_file *file, bool there)
 {
     struct store *store = context;
-    struct manifest_record record = store_describe_file(number, there);
+    struct manifest_record record = store_describe_file(file, there);
 
     return manifest_append(store->manifest, &record, 1, !there);
 }

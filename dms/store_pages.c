@@ -15,149 +15,6 @@ static uint64_t stored_sequence(const struct store *store, const struct region *
     return known ? header.sequence : region->sequence;
 }
 
-/* Whether PAGE is to be stored where THERE is now: 1 or 0; -ENODATA when nobody knows which of the
- * two is newer. A repetition of the PUT whose page was lost brings it back. */
-static int is_newer(const struct store *store, const struct region *region,
-                    const struct wire_page *page, uint64_t there)
-{
-    struct slot_header header;
-
-    if (!slot_pool_identify(store->pool, there, &header))
-        return page->sequence > region->sequence ? 1 : -ENODATA;
-    bool lost = !slot_pool_is_sound(store->pool, there) || slot_pool_is_lost(store->pool, there);
-    return page->sequence > header.sequence || (page->sequence == header.sequence && lost);
-}
-
-/* A batch on its way into the store. */
-struct batch {
-    struct slot_source sources[WIRE_MAX_PAGES];
-    uint32_t count;
-};
-
-/* Puts together what of PAGES is newer than what is stored. -EBADMSG: page *BAD is not what its
- * checksum says. -ENODATA: whether it is newer cannot be told. */
-static int choose_newer(const struct store *store, const struct region *region,
-                        const struct wire_page *pages, uint32_t npages, const char *body,
-                        struct batch *batch, uint64_t *bad)
-{
-    batch->count = 0;
-    for (uint32_t i = 0; i < npages; body += pages[i].length_bytes, i++) {
-        const struct wire_page *page = &pages[i];
-        if (wire_checksum(page->page, body, page->length_bytes) != page->checksum) {
-            *bad = page->page;
-            return -EBADMSG;
-        }
-        uint64_t there = page_tree_get(region->pages, page->page);
-        int newer = there == 0 ? 1 : is_newer(store, region, page, there);
-        if (newer < 0) {
-            *bad = page->page;
-            return newer;
-        }
-        if (newer == 0)
-            continue;
-        batch->sources[batch->count++] = (struct slot_source){
-            .region = region->id,
-            .page = page,
-            .bytes = body,
-        };
-    }
-    return 0;
-}
-
-/* Room for COUNT pages, NMORE of them beyond those there are. */
-static int find_room(struct store *store, uint64_t nmore, uint64_t count)
-{
-    bool full = nmore > 0 && slot_pool_used(store->pool) + nmore > store->capacity_slots;
-    int err = full ? -ENOSPC : slot_pool_reserve(store->pool, count);
-
-    /* Slots that wait for rounds of syncing need at most two. */
-    for (int i = 0; !full && err == -ENOSPC && i < 2 && slot_pool_waiting(store->pool) > 0 &&
-                    !store->in_round && store->failed == 0;
-         i++) {
-        err = store_commit(store, true);
-        if (err == 0)
-            err = slot_pool_reserve(store->pool, count);
-    }
-    return err;
-}
-
-/* Makes sure that the whole batch has room, in the page table, within the capacity and in the
- * files. A page that replaces one of its own counts for nothing more, but the old slot is only
- * freed after the new one is filled. */
-static int make_room(struct store *store, struct region *region, const struct batch *batch)
-{
-    uint64_t nmore = 0, nfresh = 0;
-    uint32_t prepared = 0;
-    int err = 0;
-
-    for (uint32_t i = 0; i < batch->count; i++)
-        nfresh += page_tree_get(region->pages, batch->sources[i].page->page) == 0;
-    if (nfresh > 0 && page_tree_count(region->pages) + nfresh > store->region_pages)
-        return -E2BIG;
-    /* Copies shared leaves first: only then do the slots say whether they are shared. */
-    while (err == 0 && prepared < batch->count) {
-        err = page_tree_prepare(region->pages, batch->sources[prepared].page->page);
-        prepared += err == 0;
-    }
-    for (uint32_t i = 0; err == 0 && i < batch->count; i++) {
-        uint64_t there = page_tree_get(region->pages, batch->sources[i].page->page);
-        nmore += there == 0 || slot_pool_refs(store->pool, there) > 1;
-    }
-    if (err == 0)
-        while ((err = find_room(store, nmore, batch->count)) == -ENOSPC && store->doomed != NULL)
-            store_free_doomed(store);
-    while (err != 0 && prepared > 0)
-        page_tree_unprepare(region->pages, batch->sources[--prepared].page->page);
-    return err;
-}
-
-/* Fills slots with the batch; all or nothing. */
-static int fill_slots(struct store *store, struct batch *batch, uint64_t *refs)
-{
-    for (uint32_t done = 0; done < batch->count;) {
-        uint64_t first;
-        int run = slot_pool_fill(store->pool, batch->count - done, &batch->sources[done], &first);
-        if (run < 0) {
-            while (done > 0)
-                slot_pool_discard(store->pool, refs[--done]);
-            return run;
-        }
-        for (int i = 0; i < run; i++)
-            refs[done++] = first + (unsigned)i;
-    }
-    return 0;
-}
-
-int store_put(struct store *store, uint64_t id, uint64_t epoch, const struct wire_page *pages,
-              uint32_t npages, const void *body, uint64_t *bad)
-{
-    struct region *region;
-    struct batch batch;
-    uint64_t refs[WIRE_MAX_PAGES];
-    int err = store_check(store, id, epoch, true, &region);
-
-    if (err == 0)
-        err = choose_newer(store, region, pages, npages, body, &batch, bad);
-    if (err == 0 && batch.count > 0)
-        err = make_room(store, region, &batch);
-    if (err != 0)
-        return err;
-    for (uint32_t i = 0; i < batch.count; i++)
-        batch.sources[i].stamp = ++store->stamp;
-    err = fill_slots(store, &batch, refs);
-    for (uint32_t i = 0; err != 0 && i < batch.count; i++)
-        page_tree_unprepare(region->pages, batch.sources[i].page->page);
-    for (uint32_t i = 0; err == 0 && i < batch.count; i++) {
-        const struct wire_page *page = batch.sources[i].page;
-        int set = page_tree_set(region->pages, page->page, refs[i]);
-        assert(set == 0); /* prepared by make_room() */
-        (void)set;
-        if (page->sequence > region->sequence)
-            region->sequence = page->sequence;
-    }
-    return err;
-}
-
 /* Whether REGION has what it should have where it has REF, or nothing. An incomplete region may
  * have lost a page that hid what it came with; and a page of its own that replaced an older one,
  * which is still there only because it was branched in between. A frozen one stores none. */
@@ -312,16 +169,54 @@ static int log_sequence(struct store *store, struct region *region)
     return err;
 }
 
+/* Says, or says no more, in the slots of RANGE that can say it that their pages are dropped. */
+static void mark_range(struct store *store, const struct region *region, uint64_t sequence,
+                       const struct wire_range *range, bool is_dropped)
+{
+    uint64_t page = range->first;
+
+    for (; next_dropped(store, region, range, sequence, &page); page++) {
+        uint64_t ref = page_tree_get(region->pages, page);
+        if (slot_pool_is_sound(store->pool, ref) && slot_pool_is_writable(store->pool, ref))
+            slot_pool_drop(store->pool, ref, is_dropped);
+    }
+}
+
+static int mark_ranges(struct store *store, const struct region *region, uint64_t sequence,
+                       const struct wire_range *ranges, uint32_t nranges, bool is_dropped)
+{
+    for (uint32_t i = 0; i < nranges; i++)
+        mark_range(store, region, sequence, &ranges[i], is_dropped);
+    return slot_pool_flush(store->pool);
+}
+
+/* Writes down that the pages are dropped, in their slots or in the manifest. All or nothing, unless
+ * the file system fails again while marks are taken back. */
+static int write_down(struct store *store, struct region *region, uint64_t sequence,
+                      const struct drop_notes *notes, const struct wire_range *ranges,
+                      uint32_t nranges)
+{
+    bool is_marked = !is_logged(region);
+    uint32_t flags = notes->alone ? MANIFEST_ALONE : 0;
+    int err = 0;
+
+    if (is_marked)
+        err = mark_ranges(store, region, sequence, ranges, nranges, true);
+    if (err == 0 && (!is_marked || notes->alone))
+        err = log_drops(store, region, sequence, flags, ranges, nranges);
+    if (err != 0 && is_marked) {
+        int taken_back = mark_ranges(store, region, sequence, ranges, nranges, false);
+        (void)taken_back;
+    }
+    return err;
+}
+
 static void drop_range(struct store *store, struct region *region, uint64_t sequence,
                        const struct wire_range *range)
 {
     uint64_t page = range->first;
 
     while (next_dropped(store, region, range, sequence, &page)) {
-        uint64_t ref = page_tree_get(region->pages, page);
-        if (store->durability != STORE_NONE && !is_logged(region) &&
-            slot_pool_is_sound(store->pool, ref))
-            slot_pool_drop(store->pool, ref);
         int err = page_tree_clear(region->pages, page);
         assert(err == 0); /* prepared by prepare_drop() */
         (void)err;
@@ -342,10 +237,14 @@ int store_drop(struct store *store, uint64_t id, uint64_t epoch, uint64_t sequen
     store->stamp++;
     if (notes.highest)
         err = log_sequence(store, region);
-    uint32_t flags = notes.alone ? MANIFEST_ALONE : 0;
-    if (err == 0 && (is_logged(region) || notes.alone))
-        err = log_drops(store, region, sequence, flags, ranges, nranges);
-    for (uint32_t i = 0; err == 0 && i < nranges; i++)
+    if (err == 0)
+        err = write_down(store, region, sequence, &notes, ranges, nranges);
+    if (err != 0)
+        return err;
+    for (uint32_t i = 0; i < nranges; i++)
         drop_range(store, region, sequence, &ranges[i]);
-    return err;
+    /* It is written down that they are dropped: what is not marked free now is tried again. */
+    int flushed = slot_pool_flush(store->pool);
+    (void)flushed;
+    return 0;
 }

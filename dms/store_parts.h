@@ -15,7 +15,7 @@ struct store {
     const struct disk *disk;
     uint64_t id;
     uint32_t segment_slots;
-    uint64_t capacity_slots;
+    uint64_t capacity_bytes;
     uint64_t region_pages; /* one region may have */
     uint32_t max_regions;
     uint64_t stamp; /* changes so far: grows with every page stored, drop and region */
@@ -26,7 +26,6 @@ struct store {
     struct region *unsure; /* removed, without pages, that a power cut could bring back */
     bool any_incomplete;   /* a region is REGION_INCOMPLETE */
     uint64_t hidden;       /* damage_hidden(), as the manifest has it */
-    bool trimming;         /* empty segment files are to be given back */
     enum store_durability durability;
     int failed;           /* what a sync failed with: nothing may change any more */
     uint64_t boot[2];     /* disk_boot() */
@@ -85,9 +84,10 @@ bool store_hides_more(const struct store *store, const struct damage_list *list)
 void store_find_damage(const struct store *store, uint64_t ref, enum damage_kind kind,
                        struct damage *damage);
 
-/* The record that says whether segment file NUMBER is there, and adding it to the manifest. */
-struct manifest_record store_describe_file(uint32_t number, bool there);
-int store_note_file(void *store, uint32_t number, bool there) __attribute__((warn_unused_result));
+/* The record that says whether segment FILE is there, and adding it to the manifest. */
+struct manifest_record store_describe_file(const struct slot_pool_file *file, bool there);
+int store_note_file(void *store, const struct slot_pool_file *file, bool there)
+    __attribute__((warn_unused_result));
 
 /* What the manifest says about that, and taking it from there. */
 struct manifest_record store_describe_hidden(const struct store *store);

@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* A manifest is written anew when it has this many records more than twice what is needed. */
-enum { SLACK_RECORDS = 256, MAX_SEGMENT_NUMBER = 1 << 24 };
+enum { SLACK_RECORDS = 256 };
 
 static const uint64_t RECOVERED_EPOCH = 1;
 
@@ -24,6 +24,14 @@ struct event {
         uint64_t ref;          /* EVENT_SLOT */
         struct region *branch; /* EVENT_BRANCH */
     };
+};
+
+/* A segment file as the manifest speaks of it. */
+struct noted_file {
+    struct slot_pool_file file;
+    size_t order; /* in the manifest */
+    bool there;
+    bool found;
 };
 
 /* A slot that says it is superseded. */
@@ -49,8 +57,8 @@ struct recovery {
     size_t ndropped, dropped_cap;
     struct superseded *superseded;
     size_t nsuperseded, superseded_cap;
-    uint8_t *noted; /* by number: 1 a segment file that there is as the manifest says */
-    size_t nnoted;
+    struct noted_file *noted; /* by number, once the manifest is read */
+    size_t nnoted, noted_cap;
     bool files_noted;  /* all that there are */
     bool must_compact; /* the manifest has gaps, or branches, that a power cut left */
 };
@@ -124,19 +132,18 @@ static int apply_region(struct store *store, const struct manifest_record *recor
 
 static int apply_segment(struct recovery *recovery, const struct manifest_record *record)
 {
-    if (record->sequence > MAX_SEGMENT_NUMBER)
+    struct noted_file note = {.file = {(uint32_t)record->sequence, record->slot_bytes},
+                              .order = recovery->nnoted,
+                              .there = record->flags != 0};
+    void *noted = recovery->noted;
+
+    if (record->sequence > UINT32_MAX)
         return 0;
-    if (record->sequence >= recovery->nnoted) {
-        size_t count = 2 * (size_t)record->sequence + 64;
-        uint8_t *noted = realloc(recovery->noted, count);
-        if (noted == NULL)
-            return -ENOMEM;
-        memset(noted + recovery->nnoted, 0, count - recovery->nnoted);
-        recovery->noted = noted;
-        recovery->nnoted = count;
-    }
-    recovery->noted[record->sequence] = record->flags != 0;
-    return 0;
+    int err = grow(&noted, recovery->nnoted, &recovery->noted_cap, sizeof(note));
+    recovery->noted = noted;
+    if (err == 0)
+        recovery->noted[recovery->nnoted++] = note;
+    return err;
 }
 
 static int apply_record(void *context, const struct manifest_record *record)
@@ -557,7 +564,6 @@ static void finish_removals(struct store *store)
     }
     while (store_free_doomed(store))
         ;
-    store->trimming = true;
 }
 
 /* Puts the records of the regions that are REMOVED, or of the others, at RECORDS. Removed ones come
@@ -599,10 +605,9 @@ static int compact_manifest(struct recovery *recovery, uint64_t nrecords, bool f
     uint32_t count = 0;
     if (store->hidden > 0)
         records[count++] = store_describe_hidden(store);
-    for (uint32_t i = 0; i < slot_pool_end_number(store->pool); i++) {
-        if (slot_pool_has_file(store->pool, i))
-            records[count++] = store_describe_file(i, true);
-    }
+    struct slot_pool_file file;
+    for (uint32_t i = 0; slot_pool_next_file(store->pool, &i, &file);)
+        records[count++] = store_describe_file(&file, true);
     count += describe_regions(store, true, &records[count]);
     count += describe_regions(store, false, &records[count]);
     for (size_t i = 0; i < recovery->ndrops; i++) {
@@ -647,11 +652,58 @@ static int judge_manifest(struct recovery *recovery, const struct manifest_repor
     return err;
 }
 
+static int compare_numbers(const void *a, const void *b)
+{
+    const struct noted_file *left = a, *right = b;
+
+    return (left->file.number > right->file.number) - (left->file.number < right->file.number);
+}
+
+static int compare_notes(const void *a, const void *b)
+{
+    const struct noted_file *left = a, *right = b;
+    int by_number = compare_numbers(a, b);
+
+    return by_number != 0 ? by_number : (left->order > right->order) - (left->order < right->order);
+}
+
+static struct noted_file *find_note(const struct recovery *recovery,
+                                    const struct slot_pool_file *file)
+{
+    struct noted_file key = {.file = *file};
+
+    return recovery->nnoted == 0
+               ? NULL
+               : bsearch(&key, recovery->noted, recovery->nnoted, sizeof(key), compare_numbers);
+}
+
+/* Of what the manifest says of each file keeps the last word, and finds out which there are. */
+static void sort_notes(struct recovery *recovery)
+{
+    struct slot_pool_file file;
+    size_t kept = 0;
+
+    if (recovery->nnoted > 0)
+        qsort(recovery->noted, recovery->nnoted, sizeof(*recovery->noted), compare_notes);
+    for (size_t i = 0; i < recovery->nnoted; i++) {
+        const struct noted_file *note = &recovery->noted[i];
+        if (kept > 0 && recovery->noted[kept - 1].file.number == note->file.number)
+            kept--;
+        recovery->noted[kept++] = *note;
+        slot_pool_skip(recovery->store->pool, note->file.number);
+    }
+    recovery->nnoted = kept;
+    for (uint32_t i = 0; slot_pool_next_file(recovery->store->pool, &i, &file);) {
+        struct noted_file *note = find_note(recovery, &file);
+        if (note != NULL)
+            note->found = true;
+    }
+}
+
 /* What the segment files as such are found to be, against what the manifest says. After a power cut
  * that cannot be told from what was under way. */
 static int judge_files(struct recovery *recovery)
 {
-    struct store *store = recovery->store;
     struct damage_list *list = recovery->damage;
     size_t kept = 0;
     int err = 0;
@@ -662,30 +714,39 @@ static int judge_files(struct recovery *recovery)
     }
     list->count = kept;
 
-    for (uint32_t i = 0; err == 0 && !recovery->doubt && i < recovery->nnoted; i++) {
-        struct damage damage = {.kind = DAMAGE_FILE_MISSING, .hides = true, .place = i};
-        if (recovery->noted[i] == 0 || slot_pool_has_file(store->pool, i))
+    sort_notes(recovery);
+    for (size_t i = 0; err == 0 && !recovery->doubt && i < recovery->nnoted; i++) {
+        const struct noted_file *note = &recovery->noted[i];
+        struct damage damage = {
+            .kind = DAMAGE_FILE_MISSING, .hides = true, .place = note->file.number};
+        if (!note->there || note->found)
             continue;
-        snprintf(damage.file, sizeof(damage.file), "segment-%06" PRIu32, i);
+        slot_pool_name(&note->file, damage.file, sizeof(damage.file));
         err = damage_add(recovery->damage, &damage);
     }
     return err;
 }
 
-/* Has the manifest say which files there are, now and from now on. */
+/* Has the manifest say which files there are, now and from now on. What is not there after a power
+ * cut was never missed: neither is it later. */
 static int note_files(struct recovery *recovery)
 {
     struct store *store = recovery->store;
-    uint32_t end = slot_pool_end_number(store->pool);
+    struct slot_pool_file file;
     int err = 0;
 
-    for (uint32_t i = 0; err == 0 && !recovery->files_noted && (i < end || i < recovery->nnoted);
-         i++) {
-        bool noted = i < recovery->nnoted && recovery->noted[i] != 0;
-        bool there = slot_pool_has_file(store->pool, i);
-        /* What is missing for no other reason than a power cut is not to be missed again. */
-        if (there != noted && (there || recovery->doubt))
-            err = store_note_file(store, i, there);
+    for (size_t i = 0;
+         err == 0 && recovery->doubt && !recovery->files_noted && i < recovery->nnoted; i++) {
+        const struct noted_file *note = &recovery->noted[i];
+        if (note->there && !note->found)
+            err = store_note_file(store, &note->file, false);
+    }
+
+    for (uint32_t i = 0;
+         err == 0 && !recovery->files_noted && slot_pool_next_file(store->pool, &i, &file);) {
+        const struct noted_file *note = find_note(recovery, &file);
+        if (note == NULL || !note->there)
+            err = store_note_file(store, &file, true);
     }
     slot_pool_on_file(store->pool, store_note_file, store);
     return err;
@@ -719,6 +780,9 @@ static int finish(struct recovery *recovery, const struct store_options *options
     struct store_report *report = recovery->report;
 
     finish_removals(store);
+    /* What cannot be marked free now is tried again with whatever comes next. */
+    int flushed = slot_pool_flush(store->pool);
+    (void)flushed;
     int err = store_settle_damage(store, recovery->damage, report);
     report->pages = slot_pool_used(store->pool) - report->damaged_headers;
     report->regions = region_table_count(store->regions);
@@ -744,6 +808,8 @@ static int rebuild(struct recovery *recovery, const struct store_options *option
         return -ENAMETOOLONG;
     int err = slot_pool_open(&store->pool, store->disk, options->dir, store->segment_slots,
                              recovery->damage);
+    if (err == 0)
+        slot_pool_set_capacity(store->pool, store->capacity_bytes);
     if (err == 0)
         err = manifest_open(&store->manifest, store->disk, path, apply_record, recovery,
                             recovery->damage, &records);

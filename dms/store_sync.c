@@ -1,6 +1,7 @@
 #include "store_parts.h"
 
 #include <assert.h>
+#include <errno.h>
 
 bool store_changed(const struct store *store)
 {
@@ -57,6 +58,9 @@ int store_begin_sync(struct store *store, bool full, struct sync_job **out)
         err = sync_job_reserve(job, 1);
     if (err == 0)
         err = slot_pool_begin_sync(store->pool, full, job);
+    /* What cannot be marked cannot be synced. */
+    if (err != 0 && err != -ENOMEM)
+        store->failed = err;
     if (err != 0)
         return err;
     if (manifest_changed(store->manifest))
@@ -85,7 +89,6 @@ int store_end_sync(struct store *store, int err)
         store->noted_stamp = store->round_stamp;
     slot_pool_end_sync(store->pool, store->round_full);
     bury_sure(store);
-    store->trimming = true;
     return 0;
 }
 

@@ -118,7 +118,7 @@ struct wire_request {
 
 struct wire_shard_info {
     uint64_t npages;     /* page slots in use */
-    uint64_t used_bytes; /* of segment files in use by pages */
+    uint64_t used_bytes; /* what they count against the capacity */
     uint64_t capacity_bytes;
     uint64_t nregions;
     uint64_t requests; /* answered since the start */

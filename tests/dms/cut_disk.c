@@ -283,7 +283,8 @@ static ssize_t cut_write(void *context, int fd, const struct iovec *iov, int n, 
 
     if (err != 0)
         return err;
-    ssize_t wrote = disk_write(&disk_real, fd, iov, n, offset);
+    ssize_t wrote = cut->fail_write ? -EIO : disk_write(&disk_real, fd, iov, n, offset);
+    cut->fail_write = false;
     struct cut_file *file = &cut->files[cut->file_of[fd]];
     size_t end = (size_t)offset + (size_t)(wrote > 0 ? wrote : 0);
     for (size_t at = (size_t)offset; at < end && at < file->given_up_len; at += PAGE - at % PAGE)
@@ -297,7 +298,20 @@ static int cut_allocate(void *context, int fd, off_t offset, off_t len)
     bool after;
     int err = begin_operation(cut, &after);
 
-    return err != 0 ? err : end_operation(cut, after, disk_allocate(&disk_real, fd, offset, len));
+    if (err == 0)
+        err = cut->is_full ? -ENOSPC : disk_allocate(&disk_real, fd, offset, len);
+    return end_operation(cut, after, err);
+}
+
+static int cut_punch(void *context, int fd, off_t offset, off_t len)
+{
+    struct cut_disk *cut = context;
+    bool after;
+    int err = begin_operation(cut, &after);
+
+    cut->npunched++;
+    cut->is_full = false;
+    return err != 0 ? err : end_operation(cut, after, disk_punch(&disk_real, fd, offset, len));
 }
 
 static int cut_truncate(void *context, int fd, off_t len)
@@ -307,6 +321,12 @@ static int cut_truncate(void *context, int fd, off_t len)
     int err = begin_operation(cut, &after);
 
     return err != 0 ? err : end_operation(cut, after, disk_truncate(&disk_real, fd, len));
+}
+
+static int cut_size(void *context, int fd, off_t *len)
+{
+    (void)context;
+    return disk_size(&disk_real, fd, len);
 }
 
 static int cut_map(void *context, int fd, size_t len, void **out)
@@ -383,6 +403,7 @@ static int cut_unlink(void *context, const char *path)
     if (err != 0)
         return err;
     err = disk_unlink(&disk_real, path);
+    cut->is_full = false;
     if (err == 0)
         find_name(cut, path)->now = -1;
     return end_operation(cut, after, err);
@@ -409,7 +430,9 @@ static const struct disk_ops cut_ops = {
     .read = cut_read,
     .write = cut_write,
     .allocate = cut_allocate,
+    .punch = cut_punch,
     .truncate = cut_truncate,
+    .size = cut_size,
     .map = cut_map,
     .unmap = cut_unmap,
     .sync = cut_sync,
@@ -474,7 +497,7 @@ void cut_disk_restart(struct cut_disk *cut)
         undo_after_kill(cut);
     else
         apply_cut(cut);
-    cut->dead = cut->is_kill = cut->fail_sync = false;
+    cut->dead = cut->is_kill = cut->fail_sync = cut->is_full = cut->fail_write = false;
     cut->operations = cut->cut_at = 0;
 }
 

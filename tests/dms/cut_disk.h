@@ -43,9 +43,12 @@ struct cut_disk {
     char dir[256];
     uint64_t random;
     uint64_t operations;
+    unsigned npunched;
     uint64_t cut_at; /* the operation at which the power goes; 0: none */
     bool is_kill;    /* the process goes, not the power: all that was written is there */
     bool fail_sync;  /* the next sync of a file fails, once */
+    bool fail_write; /* the next write fails, once */
+    bool is_full;    /* no room for anything, until something is given back */
     bool dead;       /* it has gone: every operation fails */
     uint64_t boot;
     struct cut_file files[CUT_DISK_FILES];

@@ -38,27 +38,41 @@ static struct durable_state *begin_state(struct durable_model *model)
     return &model->states[model->nstates++];
 }
 
+/* Pages of a version are of one length, whole ones most of all. */
+static uint32_t length_of(uint64_t version)
+{
+    static const uint32_t lengths[] = {
+        WIRE_PAGE_BYTES, 520, WIRE_PAGE_BYTES, 8, WIRE_PAGE_BYTES, 520, 3000, WIRE_PAGE_BYTES};
+
+    return lengths[version % 8];
+}
+
 static int put(struct durable_model *model, struct store *store, struct durable_region *region)
 {
     static uint64_t body[DURABLE_PAGES * WIRE_PAGE_BYTES / 8];
     struct wire_page pages[DURABLE_PAGES];
     uint32_t count = 1 + below(model, below(model, 2) == 0 ? 3 : DURABLE_PAGES);
     uint32_t first = below(model, DURABLE_PAGES - count + 1);
+    uint64_t *bytes = body;
     uint64_t bad;
 
     for (uint32_t i = 0; i < count; i++) {
-        uint64_t *bytes = &body[i * WIRE_PAGE_BYTES / 8];
         uint64_t version = ++model->version;
+        uint32_t len = length_of(version);
         /* Now and then a late one, which only counts where nothing is. */
         uint64_t sequence = below(model, 4) == 0 ? 1 + below(model, (uint32_t)version) : version;
-        for (uint32_t k = 0; k < WIRE_PAGE_BYTES / 8; k++)
+        for (uint32_t k = 0; k < len / 8; k++)
             bytes[k] = version;
         pages[i] = (struct wire_page){
             .page = first + i,
             .sequence = sequence,
-            .length_bytes = WIRE_PAGE_BYTES,
-            .checksum = wire_checksum(first + i, bytes, WIRE_PAGE_BYTES),
+            .length_bytes = len,
+            .encoding = len == WIRE_PAGE_BYTES ? WIRE_RAW
+                        : len == 8             ? WIRE_FILL
+                                               : WIRE_LZ4,
+            .checksum = wire_checksum(first + i, bytes, len),
         };
+        bytes += len / 8;
         if (region->pages[first + i] == 0 || region->sequences[first + i] < sequence) {
             region->pages[first + i] = version;
             region->sequences[first + i] = sequence;
@@ -195,7 +209,8 @@ static void read_region(struct durable_model *model, struct store *store,
             continue;
         }
         assert_int_equal(err, 0);
-        for (uint32_t k = 1; k < WIRE_PAGE_BYTES / 8; k++)
+        assert_int_equal(page.length_bytes, length_of(body[0]));
+        for (uint32_t k = 1; k < page.length_bytes / 8; k++)
             assert_int_equal(body[k], body[0]);
         out->pages[i] = body[0];
         out->sequences[i] = page.sequence;

@@ -74,7 +74,8 @@ static ssize_t write_wrong(struct fault_disk *fault, int fd, const struct iovec 
     char *bytes = gather(iov, n, &len);
     ssize_t wrote = fault->err;
 
-    if (fault->kind == FAULT_CORRUPT && len < PAGE) {
+    /* No more than a page may be a block of slot headers, or of the manifest. */
+    if (fault->kind == FAULT_CORRUPT && len <= PAGE) {
         fault->fired = false;
         fault->countdown = 1;
         wrote = disk_write(&disk_real, fd, iov, n, offset);
@@ -108,11 +109,24 @@ static int fault_allocate(void *context, int fd, off_t offset, off_t len)
     return err != 0 ? err : disk_allocate(&disk_real, fd, offset, len);
 }
 
+static int fault_punch(void *context, int fd, off_t offset, off_t len)
+{
+    int err = check(context);
+
+    return err != 0 ? err : disk_punch(&disk_real, fd, offset, len);
+}
+
 static int fault_truncate(void *context, int fd, off_t len)
 {
     int err = check(context);
 
     return err != 0 ? err : disk_truncate(&disk_real, fd, len);
+}
+
+static int fault_size(void *context, int fd, off_t *len)
+{
+    (void)context;
+    return disk_size(&disk_real, fd, len);
 }
 
 static int fault_map(void *context, int fd, size_t len, void **out)
@@ -181,7 +195,9 @@ static const struct disk_ops fault_ops = {
     .read = fault_read,
     .write = fault_write,
     .allocate = fault_allocate,
+    .punch = fault_punch,
     .truncate = fault_truncate,
+    .size = fault_size,
     .map = fault_map,
     .unmap = fault_unmap,
     .sync = fault_sync,

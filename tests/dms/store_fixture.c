@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,22 +74,31 @@ uint64_t fixture_region(struct store_fixture *fixture, const char *name)
     return region->id;
 }
 
-int fixture_put(struct store_fixture *fixture, uint64_t region, uint64_t first, uint32_t count,
-                uint64_t sequence, uint8_t byte)
+int fixture_put_length(struct store_fixture *fixture, uint64_t region, uint64_t first,
+                       uint32_t count, uint64_t sequence, uint8_t byte, uint32_t len)
 {
     static uint8_t body[WIRE_MAX_BODY_BYTES];
     static struct wire_page pages[WIRE_MAX_PAGES];
     uint64_t bad;
 
-    memset(body, byte, (size_t)count * WIRE_PAGE_BYTES);
+    memset(body, byte, (size_t)count * len);
     for (uint32_t i = 0; i < count; i++)
         pages[i] = (struct wire_page){
             .page = first + i,
             .sequence = sequence,
-            .checksum = wire_checksum(first + i, body, WIRE_PAGE_BYTES),
-            .length_bytes = WIRE_PAGE_BYTES,
+            .checksum = wire_checksum(first + i, body, len),
+            .length_bytes = len,
+            .encoding = len == WIRE_PAGE_BYTES ? WIRE_RAW
+                        : len == 8             ? WIRE_FILL
+                                               : WIRE_LZ4,
         };
     return store_put(fixture->store, region, epoch_of(fixture, region), pages, count, body, &bad);
+}
+
+int fixture_put(struct store_fixture *fixture, uint64_t region, uint64_t first, uint32_t count,
+                uint64_t sequence, uint8_t byte)
+{
+    return fixture_put_length(fixture, region, first, count, sequence, byte, WIRE_PAGE_BYTES);
 }
 
 int fixture_get(struct store_fixture *fixture, uint64_t region, uint64_t page)
@@ -108,7 +118,8 @@ int fixture_get(struct store_fixture *fixture, uint64_t region, uint64_t page)
         assert_int_equal(bad, page);
         return err;
     }
-    for (uint32_t i = 1; i < WIRE_PAGE_BYTES; i++)
+    assert_int_equal(found.body_bytes, entry.length_bytes);
+    for (uint32_t i = 1; i < entry.length_bytes; i++)
         assert_int_equal(bytes[i], bytes[0]);
     return bytes[0];
 }
@@ -146,6 +157,14 @@ uint64_t fixture_used(struct store_fixture *fixture)
     return info.npages;
 }
 
+uint64_t fixture_used_bytes(const struct store_fixture *fixture)
+{
+    struct wire_shard_info info;
+
+    store_stat(fixture->store, &info);
+    return info.used_bytes;
+}
+
 static bool is_segment(const char *name)
 {
     return strncmp(name, "segment-", 8) == 0;
@@ -164,27 +183,53 @@ uint32_t fixture_files(const struct store_fixture *fixture)
     return count;
 }
 
+uint64_t fixture_disk_bytes(const struct store_fixture *fixture)
+{
+    DIR *listing = opendir(fixture->dir.path);
+    struct dirent *entry;
+    struct stat st;
+    uint64_t bytes = 0;
+
+    assert_non_null(listing);
+    while ((entry = readdir(listing)) != NULL) {
+        if (is_segment(entry->d_name) &&
+            stat(temp_dir_path(&fixture->dir, entry->d_name), &st) == 0)
+            bytes += (uint64_t)st.st_blocks * 512;
+    }
+    closedir(listing);
+    return bytes;
+}
+
+/* What kind of slots a file has, from its header. */
+static struct segment_shape read_shape(FILE *file)
+{
+    struct segment_shape shape;
+
+    assert_int_equal(fseek(file, 12, SEEK_SET), 0);
+    assert_int_equal(fread(&shape, sizeof(shape), 1, file), 1);
+    assert_true(segment_shape_is_valid(shape));
+    return shape;
+}
+
 /* Looks for the newest slot of the page in one file. */
 static void search_file(const char *path, uint64_t region, uint64_t page, uint64_t *stamp,
                         long *header, long *bytes)
 {
     struct slot_header slot;
-    struct stat st;
     FILE *file = fopen(path, "rb");
 
     assert_non_null(file);
-    assert_int_equal(fstat(fileno(file), &st), 0);
-    /* The slots a file of this size has: one header page, 64 bytes and a page for each. */
-    long nslots = (st.st_size - 4096) / (64 + WIRE_PAGE_BYTES);
-    for (long i = 0; i < nslots; i++) {
-        long at = 4096 + i * (long)sizeof(slot);
+    struct segment_shape shape = read_shape(file);
+    for (uint32_t i = 0; i < shape.nslots; i++) {
+        long at = (long)segment_header_offset(shape, i);
         assert_int_equal(fseek(file, at, SEEK_SET), 0);
         assert_int_equal(fread(&slot, sizeof(slot), 1, file), 1);
         if (slot.state == SLOT_USED && slot.region == region && slot.page == page &&
             slot.stamp > *stamp) {
             *stamp = slot.stamp;
             *header = at;
-            *bytes = st.st_size - (nslots - i) * WIRE_PAGE_BYTES;
+            *bytes = shape.slot_bytes == 0 ? at + (long)offsetof(struct slot_header, bytes)
+                                           : (long)segment_slot_offset(shape, i);
         }
     }
     fclose(file);

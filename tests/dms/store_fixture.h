@@ -40,6 +40,10 @@ uint64_t fixture_region(struct store_fixture *fixture, const char *name);
 int fixture_put(struct store_fixture *fixture, uint64_t region, uint64_t first, uint32_t count,
                 uint64_t sequence, uint8_t byte);
 
+/* The same with pages of LEN bytes: 8 same-filled, 4096 raw, others LZ4. */
+int fixture_put_length(struct store_fixture *fixture, uint64_t region, uint64_t first,
+                       uint32_t count, uint64_t sequence, uint8_t byte, uint32_t len);
+
 /* What is there: the byte PAGE is full of, or -1 absent, -EBADMSG damaged. */
 int fixture_get(struct store_fixture *fixture, uint64_t region, uint64_t page);
 int fixture_drop(struct store_fixture *fixture, uint64_t region, uint64_t first, uint64_t count,
@@ -51,8 +55,12 @@ uint64_t fixture_branch(struct store_fixture *fixture, uint64_t region, const ch
 /* Page slots in use, after all that can wait was done. */
 uint64_t fixture_used(struct store_fixture *fixture);
 
-/* Segment files there are. */
+/* What the pages count, as the store says. */
+uint64_t fixture_used_bytes(const struct store_fixture *fixture);
+
+/* Segment files there are, and the bytes they take on disk. */
 uint32_t fixture_files(const struct store_fixture *fixture);
+uint64_t fixture_disk_bytes(const struct store_fixture *fixture);
 
 /* Where the used slot of the page (its newest) is: file path, offset of its header and bytes. */
 void fixture_locate(const struct store_fixture *fixture, uint64_t region, uint64_t page,

@@ -21,15 +21,15 @@ struct wire_page model_page(uint64_t page, uint64_t sequence, uint64_t seed, uin
     struct wire_page out = {.page = page, .sequence = sequence};
     uint64_t random = seed;
 
-    if (seed % 8 < 5) {
+    if (seed / 2 % 8 < 3) {
         out.encoding = WIRE_RAW;
         out.length_bytes = WIRE_PAGE_BYTES;
-    } else if (seed % 8 == 5) {
+    } else if (seed / 2 % 8 == 3) {
         out.encoding = WIRE_FILL;
         out.length_bytes = 8;
     } else {
         out.encoding = WIRE_LZ4;
-        out.length_bytes = 1 + (uint32_t)(seed / 8 % (WIRE_PAGE_BYTES - 1));
+        out.length_bytes = 1 + (uint32_t)(seed / 16 % (WIRE_PAGE_BYTES - 1));
     }
     for (uint32_t i = 0; i < out.length_bytes; i += 8) {
         uint64_t word = test_random(&random);

@@ -2,6 +2,8 @@
 #include "store_fixture.h"
 #include "test.h"
 
+#include "../../dms/size_class.h"
+
 #include <errno.h>
 #include <malloc.h>
 #include <sys/resource.h>
@@ -248,6 +250,104 @@ static void test_number_of_regions(void **state)
     assert_int_equal(fixture_used(&fixture), 10);
 }
 
+/* What a page of LEN bytes may count: at most an eighth, or 63 bytes, or a header more. */
+static void check_charge(uint64_t before, uint64_t after, uint32_t len)
+{
+    uint64_t charge = after - before;
+
+    assert_true(charge >= len);
+    assert_true(charge <= 64 || charge - len < 64 || (charge - len) * 8 < len);
+}
+
+static void test_pages_count_as_they_came(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+    uint64_t used = 0;
+
+    (void)state;
+    for (uint32_t len = 1; len <= WIRE_PAGE_BYTES; len += 5) {
+        assert_int_equal(fixture_put_length(&fixture, region, len, 1, 1, 1, len), 0);
+        check_charge(used, fixture_used_bytes(&fixture), len);
+        used = fixture_used_bytes(&fixture);
+    }
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture_used_bytes(&fixture), used);
+    assert_int_equal(fixture_drop(&fixture, region, 0, 5000, 1), 0);
+    assert_int_equal(fixture_used_bytes(&fixture), 0);
+    assert_int_equal(fixture_put(&fixture, region, 0, 3, 2, 1), 0);
+    assert_int_equal(fixture_used_bytes(&fixture), 3 * WIRE_PAGE_BYTES);
+    assert_int_equal(fixture_put_length(&fixture, region, 0, 3, 3, 1, 8), 0);
+    assert_int_equal(fixture_used_bytes(&fixture), 3 * 64);
+}
+
+/* One page of 64 slots stays, in every size: the blocks of all can be given back to nobody. Before
+ * they take more than twice what may be stored and a group a class, pages are refused. */
+static void test_blocks_that_are_stuck_are_bounded(void **state)
+{
+    enum { GROUPS = SIZE_CLASSES * 64 * (WIRE_PAGE_BYTES + 64) / 2, COUNT = 64 };
+    uint64_t region = fixture_region(&fixture, "a"), page = 0, sequence = 1;
+    uint32_t nrefused = 0;
+
+    (void)state;
+    for (uint32_t len = 64; len <= 1024; len += 64) {
+        uint64_t first = page;
+        int err = 0;
+        while (err == 0 && page < first + CAPACITY / len) {
+            err = fixture_put_length(&fixture, region, page, COUNT, sequence, 7, len);
+            page += err == 0 ? COUNT : 0;
+        }
+        assert_true(err == 0 || (err == -ENOSPC && store_is_full(fixture.store)));
+        nrefused += err != 0;
+        for (; first < page; first += COUNT)
+            assert_int_equal(fixture_drop(&fixture, region, first + 1, COUNT - 1, sequence), 0);
+        while (store_work(fixture.store))
+            ;
+        assert_true(fixture_disk_bytes(&fixture) <= 2 * CAPACITY + GROUPS + (1 << 20));
+        sequence++;
+    }
+    assert_true(nrefused > 0);
+    assert_true(fixture_used_bytes(&fixture) < CAPACITY / 4);
+    for (uint64_t kept = 0; kept < page; kept += COUNT)
+        assert_int_equal(fixture_get(&fixture, region, kept), 7);
+    assert_int_equal(fixture_get(&fixture, region, page), -1);
+    assert_int_equal(fixture_remove(&fixture, region), 0);
+    assert_int_equal(fixture_used(&fixture), 0);
+    assert_int_equal(fixture_disk_bytes(&fixture), 0);
+    fill_up(fixture_region(&fixture, "b"), 1);
+}
+
+/* Short pages fit where raw ones do not; of a batch with both nothing is stored. */
+static void test_batches_of_all_lengths_fit_or_not(void **state)
+{
+    static uint8_t body[2 * WIRE_PAGE_BYTES];
+    uint64_t region = fixture_region(&fixture, "a");
+    uint64_t bad;
+    struct wire_page pages[2] = {
+        {.page = 5000, .sequence = 2, .length_bytes = 600, .encoding = WIRE_LZ4},
+        {.page = 5001, .sequence = 2, .length_bytes = WIRE_PAGE_BYTES},
+    };
+
+    (void)state;
+    fill_up(region, 1);
+    assert_int_equal(fixture_drop(&fixture, region, 0, 1, 1), 0);
+    pages[0].checksum = wire_checksum(5000, body, 600);
+    pages[1].checksum = wire_checksum(5001, body, WIRE_PAGE_BYTES);
+    assert_int_equal(store_put(fixture.store, region, 1, pages, 2, body, &bad), -ENOSPC);
+    assert_int_equal(fixture_get(&fixture, region, 5000), -1);
+    assert_int_equal(fixture_get(&fixture, region, 5001), -1);
+    assert_int_equal(fixture_used_bytes(&fixture), CAPACITY - WIRE_PAGE_BYTES);
+    /* 640 bytes each. */
+    assert_int_equal(fixture_put_length(&fixture, region, 5000, 7, 2, 2, 600), -ENOSPC);
+    assert_int_equal(fixture_put_length(&fixture, region, 5000, 6, 2, 2, 600), 0);
+    /* 256 bytes are left: too little for a longer version of a page, enough for shorter ones. */
+    assert_int_equal(fixture_put_length(&fixture, region, 5000, 1, 3, 3, 1024), -ENOSPC);
+    assert_int_equal(fixture_put_length(&fixture, region, 5000, 1, 3, 3, 832), 0);
+    assert_int_equal(fixture_put_length(&fixture, region, 1, BATCH, 3, 3, 8), 0);
+    assert_int_equal(fixture_get(&fixture, region, 5000), 3);
+    assert_int_equal(fixture_get(&fixture, region, 5001), 2);
+    assert_int_equal(fixture_get(&fixture, region, BATCH), 3);
+}
+
 #define CAPACITY_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -265,6 +365,9 @@ int main(void)
         CAPACITY_TEST(test_region_larger_than_it_may_be_now),
         CAPACITY_TEST(test_no_file_may_be_opened),
         CAPACITY_TEST(test_number_of_regions),
+        CAPACITY_TEST(test_pages_count_as_they_came),
+        CAPACITY_TEST(test_batches_of_all_lengths_fit_or_not),
+        CAPACITY_TEST(test_blocks_that_are_stuck_are_bounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -74,8 +74,11 @@ static void step(void)
     } else if (kind == 4 && may_reopen) {
         fixture_reopen(&fixture.store);
     } else {
-        assert_int_equal(
-            fixture_put(&fixture.store, model[i].id, first, count, ++sequence, (uint8_t)byte), 0);
+        static const uint32_t lengths[] = {WIRE_PAGE_BYTES, 600, WIRE_PAGE_BYTES, 8, 3000};
+        uint32_t len = lengths[below(5)];
+        assert_int_equal(fixture_put_length(&fixture.store, model[i].id, first, count, ++sequence,
+                                            (uint8_t)byte, len),
+                         0);
         for (uint32_t page = first; page < first + count; page++) {
             model[i].pages[page] = byte;
             model[i].was[page][byte] = true;

@@ -62,6 +62,14 @@ static void make_bytes(uint32_t source, uint32_t page, uint64_t sequence, uint64
         words[i] = test_random(&random);
 }
 
+/* Pages of all encodings and of slots of several sizes. */
+static uint32_t length_of(uint32_t page, uint64_t sequence)
+{
+    static const uint32_t lengths[] = {WIRE_PAGE_BYTES, 600, WIRE_PAGE_BYTES, 8, 3001, 64};
+
+    return lengths[(page / 3 + sequence) % 6];
+}
+
 static struct store *open_store(void)
 {
     struct store_options options = {.dir = dir.path, .capacity_bytes = 64 << 20, .scan_threads = 2};
@@ -79,18 +87,25 @@ static int do_put(struct store *store)
 {
     static uint64_t body[MAX_COUNT * WIRE_PAGE_BYTES / 8];
     struct wire_page pages[MAX_COUNT];
+    uint64_t words[WIRE_PAGE_BYTES / 8];
+    char *at = (char *)body;
     uint64_t bad;
 
     for (uint32_t i = 0; i < shared->count; i++) {
         uint32_t page = shared->first + i;
-        uint64_t *words = &body[i * WIRE_PAGE_BYTES / 8];
+        uint32_t len = length_of(page, shared->sequence);
         make_bytes(shared->region, page, shared->sequence, words);
+        memcpy(at, words, len);
         pages[i] = (struct wire_page){
             .page = number(page),
             .sequence = shared->sequence,
-            .checksum = wire_checksum(number(page), words, WIRE_PAGE_BYTES),
-            .length_bytes = WIRE_PAGE_BYTES,
+            .checksum = wire_checksum(number(page), words, len),
+            .length_bytes = len,
+            .encoding = len == WIRE_PAGE_BYTES ? WIRE_RAW
+                        : len == 8             ? WIRE_FILL
+                                               : WIRE_LZ4,
         };
+        at += len;
     }
     return store_put(store, shared->live[shared->region].id, 1, pages, shared->count, body, &bad);
 }
@@ -205,7 +220,8 @@ static uint64_t read_page(struct store *store, const struct view *view, uint32_t
         return 0;
     assert_int_equal(store_read(store, &entry, 1, &found, words, &bad), 0);
     make_bytes(view->source, page, entry.sequence, right);
-    assert_memory_equal(words, right, sizeof(words));
+    assert_int_equal(entry.length_bytes, length_of(page, entry.sequence));
+    assert_memory_equal(words, right, entry.length_bytes);
     return entry.sequence;
 }
 

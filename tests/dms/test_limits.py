@@ -2,6 +2,7 @@
 """test_limits.py EDM: what a DMS does at its limits: it refuses with a status and a reason, changes
 nothing, says so in the log (not each time), and goes on when there is room again."""
 import os
+import random
 import socket
 import sys
 import time
@@ -56,6 +57,47 @@ class Limits(unittest.TestCase):
         count = self.dms.read_log().count(text)
         self.assertGreaterEqual(count, 1)
         self.assertLessEqual(count, 1 + seconds // 10)
+
+
+class Space(Limits):
+    def disk_bytes(self):
+        total = 0
+        for path, _, names in os.walk(os.path.join(self.dms.directory, "data")):
+            for name in names:
+                if name.startswith("segment-"):
+                    try:
+                        total += os.stat(os.path.join(path, name)).st_blocks * 512
+                    except FileNotFoundError:
+                        pass
+        return total
+
+    def fill(self, client):
+        region, epoch, _ = client.open("a")
+        rng = random.Random(1)
+        for first in range(0, 4096, 64):
+            pages = []
+            for page in range(first, first + 64):
+                length = rng.choice((8, 4096, rng.randrange(200, 3900)))
+                encoding = {8: wire.FILL, 4096: wire.RAW}.get(length, wire.LZ4)
+                pages.append((page, 1, encoding, rng.randbytes(length)))
+            client.put(region, epoch, pages)
+        return region, epoch
+
+    def test_emptied_store_takes_no_disk(self):
+        """Without anybody asking for anything meanwhile."""
+        for durability in ("none", "interval", "always"):
+            with self.subTest(durability=durability):
+                self.start(f"--durability={durability}", "--capacity=64M")
+                client = self.connect()
+                region, epoch = self.fill(client)
+                self.assertGreater(self.disk_bytes(), 4 << 20)
+                client.drop(region, epoch, 1, [(0, 4096)])
+                self.wait_for(lambda: self.disk_bytes() == 0)
+                region, epoch = self.fill(client)
+                client.remove(region, epoch)
+                self.wait_for(lambda: self.disk_bytes() == 0)
+                self.assertEqual(client.stat()[0]["used_bytes"], 0)
+                self.dms.remove()
 
 
 class Connections(Limits):

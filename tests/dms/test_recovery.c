@@ -496,7 +496,7 @@ static void test_half_made_segment_goes(void **state)
 {
     (void)state;
     fixture_close(&fixture);
-    const char *path = temp_dir_path(&fixture.dir, "segment-000007.new");
+    const char *path = temp_dir_path(&fixture.dir, "segment-000007-4096.new");
     int fd = open(path, O_RDWR | O_CREAT, 0600);
     assert_true(fd >= 0);
     close(fd);

@@ -13,6 +13,8 @@
 
 enum { NSLOTS = 128, HEADERS_AT = 4096, HEADER_BYTES = 64, DATA_AT = 4096 + NSLOTS * 64 };
 
+static const struct segment_shape RAW = {WIRE_PAGE_BYTES, NSLOTS};
+
 static struct temp_dir dir;
 
 static const char *path(void)
@@ -34,12 +36,31 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct segment *create(void)
+/* One less that points at the slot; at zero it is freed. */
+static bool release(struct segment *segment, uint32_t slot)
+{
+    bool is_last = segment_unhold(segment, slot);
+
+    if (is_last)
+        segment_free(segment, slot);
+    return is_last;
+}
+
+static struct segment *create_shape(struct segment_shape shape)
 {
     struct segment *segment;
 
-    assert_int_equal(segment_create(&segment, &disk_real, path(), NSLOTS), 0);
+    assert_int_equal(segment_create(&segment, &disk_real, path(), shape), 0);
+    assert_int_equal(segment_ready_slots(segment), 0);
+    while (segment_holes(segment) > 0)
+        assert_int_equal(segment_reserve(segment), SEGMENT_GROUP_SLOTS);
+    assert_int_equal(segment_ready_slots(segment), shape.nslots);
     return segment;
+}
+
+static struct segment *create(void)
+{
+    return create_shape(RAW);
 }
 
 static struct segment *reopen(bool expect_repaired)
@@ -47,7 +68,7 @@ static struct segment *reopen(bool expect_repaired)
     struct segment *segment;
     unsigned faults;
 
-    assert_int_equal(segment_open(&segment, &disk_real, path(), NSLOTS, &faults), 0);
+    assert_int_equal(segment_open(&segment, &disk_real, path(), RAW, &faults), 0);
     assert_int_equal(faults != 0, expect_repaired);
     return segment;
 }
@@ -110,13 +131,13 @@ static void test_filled_slots_are_found_again(void **state)
     (void)state;
     fill(segment, 1, 1, WIRE_PAGE_BYTES, &single);
     fill(segment, 40, 2, WIRE_PAGE_BYTES, &run);
-    fill(segment, 20, 60, 100, &few);
-    assert_int_equal(segment_free_slots(segment), NSLOTS - 61);
+    fill(segment, 20, 60, 3900, &few);
+    assert_int_equal(segment_ready_slots(segment), NSLOTS - 61);
     segment_close(&segment);
     segment = reopen(false);
     check_filled(segment, single, 1, 1, WIRE_PAGE_BYTES);
     check_filled(segment, run, 40, 2, WIRE_PAGE_BYTES);
-    check_filled(segment, few, 20, 60, 100);
+    check_filled(segment, few, 20, 60, 3900);
     assert_int_equal(segment_check(segment, NSLOTS - 1, true), SLOT_CHECK_EMPTY);
     segment_close(&segment);
 }
@@ -136,7 +157,9 @@ static void test_slots_are_taken_once(void **state)
     assert_int_equal(total, NSLOTS);
     for (uint32_t i = 0; i < NSLOTS; i += 2)
         segment_untake(segment, i, 1);
-    assert_int_equal(segment_free_slots(segment), NSLOTS / 2);
+    assert_int_equal(segment_ready_slots(segment), 0);
+    assert_int_equal(segment_flush(segment), 0);
+    assert_int_equal(segment_ready_slots(segment), NSLOTS / 2);
     for (uint32_t i = 0; i < NSLOTS / 2; i++) {
         assert_int_equal(segment_take(segment, 9, &first), 1);
         assert_int_equal(first % 2, 0);
@@ -153,9 +176,13 @@ static void test_released_slot_is_empty_for_good(void **state)
     (void)state;
     fill(segment, 2, 1, WIRE_PAGE_BYTES, &first);
     segment_retain(segment, first);
-    assert_false(segment_release(segment, first));
+    assert_false(release(segment, first));
     assert_int_equal(segment_check(segment, first, true), SLOT_CHECK_GOOD);
-    assert_true(segment_release(segment, first));
+    assert_true(release(segment, first));
+    assert_int_equal(segment_check(segment, first, true), SLOT_CHECK_GOOD);
+    assert_int_equal(segment_ready_slots(segment), NSLOTS - 2);
+    assert_int_equal(segment_flush(segment), 0);
+    assert_int_equal(segment_ready_slots(segment), NSLOTS - 1);
     segment_close(&segment);
     segment = reopen(false);
     assert_int_equal(segment_check(segment, first, true), SLOT_CHECK_EMPTY);
@@ -267,7 +294,7 @@ static void test_existing_file_is_not_overwritten(void **state)
 
     (void)state;
     segment_close(&segment);
-    assert_int_equal(segment_create(&segment, &disk_real, path(), NSLOTS), -EEXIST);
+    assert_int_equal(segment_create(&segment, &disk_real, path(), RAW), -EEXIST);
 }
 
 int main(void)

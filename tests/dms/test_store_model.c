@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STEPS = 30000, BETWEEN_REOPENS = 997 };
+enum { STEPS = 100000, BETWEEN_REOPENS = 1997 };
 
 static uint32_t steps = STEPS;
 static uint64_t seed = 20240607;
@@ -40,6 +40,7 @@ static void check_empty(struct model *model, struct store *store)
         ;
     store_stat(store, &info);
     assert_int_equal(info.npages, 0);
+    assert_int_equal(info.used_bytes, 0);
     assert_int_equal(info.nregions, 0);
     store_close(&store);
     store = open_store();

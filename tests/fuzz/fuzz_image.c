@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { MORE_BYTES = 4096, HEADERS_AT = 4096, FEW_RECORDS = 64 };
+enum { MORE_BYTES = 4096, HEADERS_AT = 4096, FEW_RECORDS = 64, BLOCK = 4096 };
 
 static struct image original, copy;
 
@@ -34,11 +34,14 @@ static void put(struct store *store, const struct region *region, uint64_t first
     uint64_t bad;
 
     for (uint32_t i = 0; i < npages; i++) {
-        bool fill = i % 5 == 4;
+        static const uint32_t lengths[] = {WIRE_PAGE_BYTES, 600, WIRE_PAGE_BYTES, 3000, 8};
+        uint32_t len = lengths[i % 5];
         pages[i] = (struct wire_page){.page = first + i,
                                       .sequence = sequence,
-                                      .length_bytes = fill ? 8 : WIRE_PAGE_BYTES,
-                                      .encoding = fill ? WIRE_FILL : WIRE_RAW};
+                                      .length_bytes = len,
+                                      .encoding = len == WIRE_PAGE_BYTES ? WIRE_RAW
+                                                  : len == 8             ? WIRE_FILL
+                                                                         : WIRE_LZ4};
         memset(at, (int)(first + i + sequence), pages[i].length_bytes);
         pages[i].checksum = wire_checksum(first + i, at, pages[i].length_bytes);
         at += pages[i].length_bytes;
@@ -107,19 +110,39 @@ static void load_file(struct image_file *file, const char *name)
     close(fd);
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(((const struct image_file *)a)->name, ((const struct image_file *)b)->name);
+}
+
+static void load_segments(void)
+{
+    DIR *listing = opendir(fuzz_dir());
+    struct dirent *entry;
+
+    fuzz_require(listing != NULL);
+    while ((entry = readdir(listing)) != NULL) {
+        if (strncmp(entry->d_name, "segment-", 8) != 0)
+            continue;
+        fuzz_require(original.nsegments + 2 < IMAGE_MAX_FILES);
+        load_file(&original.files[original.nsegments++], entry->d_name);
+    }
+    closedir(listing);
+    qsort(original.files, original.nsegments, sizeof(original.files[0]), compare_names);
+}
+
 static void make_image(void)
 {
-    static const char *const names[] = {"segment-000000", "segment-000001", "shard", "manifest"};
-
     fuzz_dir();
     fuzz_dir_clear();
     fuzz_random_restart();
     make_store();
-    for (uint32_t i = 0; i < 4; i++)
-        load_file(&original.files[i], names[i]);
-    original.nsegments = 2;
-    original.nfiles = 4;
-    for (uint32_t i = 0; i < 4; i++) {
+    load_segments();
+    fuzz_require(original.nsegments >= 4);
+    original.nfiles = original.nsegments + 2;
+    load_file(&original.files[original.nsegments], "shard");
+    load_file(&original.files[original.nsegments + 1], "manifest");
+    for (uint32_t i = 0; i < original.nfiles; i++) {
         copy.files[i].bytes = malloc(original.files[i].cap);
         fuzz_require(copy.files[i].bytes != NULL);
     }
@@ -137,9 +160,22 @@ struct image *image_take(void)
     }
     copy.nfiles = original.nfiles;
     copy.nsegments = original.nsegments;
-    copy.shard = &copy.files[2];
-    copy.manifest = &copy.files[3];
+    copy.shard = &copy.files[copy.nsegments];
+    copy.manifest = &copy.files[copy.nsegments + 1];
     return &copy;
+}
+
+/* Blocks of zeros become holes, as they are in a store. */
+static void write_blocks(int fd, const struct image_file *file)
+{
+    static const uint8_t zeros[BLOCK];
+
+    fuzz_require(ftruncate(fd, (off_t)file->len) == 0);
+    for (size_t at = 0; at < file->len; at += BLOCK) {
+        size_t len = file->len - at < BLOCK ? file->len - at : BLOCK;
+        if (memcmp(file->bytes + at, zeros, len) != 0)
+            fuzz_require(pwrite(fd, file->bytes + at, len, (off_t)at) == (ssize_t)len);
+    }
 }
 
 void image_write(const struct image *image)
@@ -151,7 +187,7 @@ void image_write(const struct image *image)
             continue;
         int fd = open(fuzz_dir_path(file->name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         fuzz_require(fd >= 0);
-        fuzz_require(write(fd, file->bytes, file->len) == (ssize_t)file->len);
+        write_blocks(fd, file);
         close(fd);
     }
 }
@@ -164,6 +200,13 @@ void image_seal_slot(struct image_file *segment, uint32_t slot)
     uint64_t sum = XXH3_64bits_withSeed(header + from, to - from, slot);
 
     memcpy(header + to, &sum, sizeof(sum));
+}
+
+void image_seal_segment(struct image_file *segment)
+{
+    uint64_t sum = XXH3_64bits(segment->bytes, 24);
+
+    memcpy(segment->bytes + 24, &sum, sizeof(sum));
 }
 
 void image_seal_record(struct image_file *manifest, size_t record)

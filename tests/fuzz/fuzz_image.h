@@ -7,7 +7,8 @@
 #include <stdint.h>
 #include <stddef.h>
 
-enum { IMAGE_MAX_FILES = 6, IMAGE_CAPACITY_BYTES = 1 << 20, IMAGE_SLOTS = 64 };
+/* Segments of some size classes; of each those slots are looked at that have pages, and a few. */
+enum { IMAGE_MAX_FILES = 8, IMAGE_CAPACITY_BYTES = 1 << 20, IMAGE_SLOTS = 64 };
 
 struct image_file {
     char name[32];
@@ -28,8 +29,10 @@ struct image *image_take(void);
 /* Makes the files of fuzz_dir() those of the image. */
 void image_write(const struct image *image);
 
-/* Makes the checksums of a slot header, a record of the manifest, the shard file right again. */
+/* Makes the checksums of a slot header, a segment's header, a record of the manifest, the shard
+ * file right again. */
 void image_seal_slot(struct image_file *segment, uint32_t slot);
+void image_seal_segment(struct image_file *segment);
 void image_seal_record(struct image_file *manifest, size_t record);
 void image_seal_shard(struct image_file *shard);
 

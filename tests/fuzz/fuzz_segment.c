@@ -23,7 +23,7 @@
 
 #include <errno.h>
 
-enum { MAX_CHANGES = 40, HEADERS_AT = 4096, FIRST_RECORDS = 24 };
+enum { MAX_CHANGES = 40, SHAPE_AT = 12, HEADERS_AT = 4096, FIRST_RECORDS = 24 };
 
 enum change {
     CHANGE_BYTES,     /* any bytes anywhere in a file */
@@ -37,6 +37,7 @@ enum change {
     CHANGE_RECORD_SEAL,
     CHANGE_RECORD_COPY,
     CHANGE_SHARD_SEAL,
+    CHANGE_SHAPE_SEAL, /* a segment file's size and number of slots, and its checksum is right */
     NCHANGES,
 };
 
@@ -64,6 +65,16 @@ static void change_slot(struct fuzz_input *input, struct image *image, enum chan
     lay_over(input, header + offset, sizeof(struct slot_header) - offset);
     if (change != CHANGE_SLOT)
         image_seal_slot(segment, slot);
+}
+
+/* Not so many slots that it takes long to read them. */
+static void change_shape(struct fuzz_input *input, struct image *image)
+{
+    struct image_file *segment = &image->files[fuzz_byte(input) % image->nsegments];
+    struct segment_shape shape = {fuzz_byte(input) % 65U * 64, (fuzz_byte(input) + 1U) * 64};
+
+    memcpy(segment->bytes + SHAPE_AT, &shape, sizeof(shape));
+    image_seal_segment(segment);
 }
 
 static void change_record(struct fuzz_input *input, struct image *image, enum change change)
@@ -119,31 +130,46 @@ static bool apply_change(struct fuzz_input *input, struct image *image)
         lay_over(input, image->shard->bytes + 8, 24);
         image_seal_shard(image->shard);
         return true;
+    case CHANGE_SHAPE_SEAL:
+        change_shape(input, image);
+        return true;
     default:
         change_file(input, image, change);
         return false;
     }
 }
 
-/* Stores a page in every region that takes one, makes and removes regions. */
-static void use_store(struct store *store)
+static void use_region(struct store *store, const struct region *region, uint64_t number,
+                       uint32_t len)
 {
     uint8_t bytes[WIRE_PAGE_BYTES];
-    struct wire_page page = {.page = 7, .length_bytes = WIRE_PAGE_BYTES};
-    const struct region *region = store_after(store, ""), *made;
+    struct wire_page page = {
+        .page = number,
+        .sequence = region->sequence + 1,
+        .length_bytes = len,
+        .encoding = len == WIRE_PAGE_BYTES ? WIRE_RAW : WIRE_LZ4,
+    };
+    struct wire_page got = {.page = number};
     uint64_t bad;
 
+    if (page.sequence == 0 || (region->flags & REGION_FROZEN) != 0)
+        return;
     memset(bytes, 7, sizeof(bytes));
-    page.checksum = wire_checksum(page.page, bytes, sizeof(bytes));
+    page.checksum = wire_checksum(page.page, bytes, len);
+    int err = store_put(store, region->id, region->epoch, &page, 1, bytes, &bad);
+    fuzz_require(err == 0 || err == -ENOSPC || err == -ENOMEM);
+    if (err == 0)
+        fuzz_require(fuzz_store_get(store, region, &got) == 0 && got.checksum == page.checksum);
+}
+
+/* Stores pages in every region that takes them, makes and removes regions. */
+static void use_store(struct store *store)
+{
+    const struct region *region = store_after(store, ""), *made;
+
     for (; region != NULL; region = store_after(store, region->name)) {
-        struct wire_page got = {.page = page.page};
-        page.sequence = region->sequence + 1;
-        if (page.sequence == 0 || (region->flags & REGION_FROZEN) != 0)
-            continue;
-        int err = store_put(store, region->id, region->epoch, &page, 1, bytes, &bad);
-        fuzz_require(err == 0 || err == -ENOSPC || err == -ENOMEM);
-        if (err == 0)
-            fuzz_require(fuzz_store_get(store, region, &got) == 0 && got.checksum == page.checksum);
+        use_region(store, region, 7, WIRE_PAGE_BYTES);
+        use_region(store, region, 505, 600);
     }
     region = store_after(store, "");
     if (region != NULL && store_branch(store, region->id, region->epoch, "zz", false, &made) == 0)
