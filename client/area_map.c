@@ -154,6 +154,24 @@ int area_map_move(struct area_map *map, uint64_t from, uint64_t to, uint64_t npa
     }
 }
 
+int area_map_copy(struct area_map **out, const struct area_map *from)
+{
+    struct area_map *map = calloc(1, sizeof *map);
+    struct area *areas = calloc(from->count ? from->count : 1, sizeof *areas);
+    if (!map || !areas) {
+        free(map);
+        free(areas);
+        return -ENOMEM;
+    }
+    if (from->count)
+        memcpy(areas, from->areas, from->count * sizeof *areas);
+    *map = *from;
+    map->areas = areas;
+    map->capacity = from->count ? from->count : 1;
+    *out = map;
+    return 0;
+}
+
 size_t area_map_count(const struct area_map *map)
 {
     return map->count;

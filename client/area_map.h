@@ -45,6 +45,10 @@ int area_map_remove(struct area_map *map, uint64_t start, uint64_t end)
 int area_map_move(struct area_map *map, uint64_t from, uint64_t to, uint64_t npages)
     __attribute__((warn_unused_result));
 
+/* A copy, keys and all. 0 or -ENOMEM. */
+int area_map_copy(struct area_map **out, const struct area_map *from)
+    __attribute__((warn_unused_result));
+
 size_t area_map_count(const struct area_map *map);
 
 static inline uint64_t area_key(const struct area *area, uint64_t page)

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -33,6 +34,7 @@ enum {
     AGENT_GRACE_US = 1000000,     /* how long an image may be without an agent before we look */
     AGENT_PATIENCE_US = 15000000, /* and before we give up */
     REMOVE_MS = 5000,
+    LAST_MS = 2000,
     DMS_STARTS_MOST = 10,
 };
 
@@ -50,6 +52,7 @@ struct run {
     struct shard_set set;
     struct pager *pager;
     bool program_ended, failed;
+    int left_behind, passed_on;
     int exit_code;
     uint64_t begun_us, stats_due_us, present_us;
 };
@@ -131,6 +134,8 @@ static int open_pager(struct run *run)
         .listen_fd = run->dir.listen_fd,
         .device_fd = run->device_fd,
         .guard_fd = run->guard_fd,
+        .follow = run->config->follow,
+        .region = run->region,
     };
     return pager_new(&run->pager, &config, &run->set);
 }
@@ -184,7 +189,8 @@ static void end_program(struct run *run, int code)
         return;
     run->failed = true;
     run->exit_code = code;
-    kill(run->program, SIGKILL);
+    if (!run->program_ended)
+        kill(run->program, SIGKILL);
 }
 
 static void on_program_end(struct run *run, int status)
@@ -224,6 +230,42 @@ static bool has_ended(int pidfd)
     return poll(&fd, 1, 0) == 1;
 }
 
+/* Daemons the program has left behind became our children (see PR_SET_CHILD_SUBREAPER below). Who
+ * is our child, of the main thread; false when that cannot be known. */
+static bool each_child(struct run *run, void (*each)(struct run *run, pid_t pid))
+{
+    FILE *file = fopen("/proc/thread-self/children", "re");
+    if (!file)
+        return false;
+    int pid;
+    while (fscanf(file, "%d", &pid) == 1)
+        if (pid != run->dms.pid && pid != run->guard && pid != run->program)
+            each(run, pid);
+    fclose(file);
+    return true;
+}
+
+static void reap_one(struct run *run, pid_t pid)
+{
+    siginfo_t info = {0};
+    /* Looked at first: a wait takes the tracer's stops away, whatever it is for. */
+    bool ended =
+        waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid &&
+        (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED);
+    if (!ended)
+        run->left_behind++;
+    else
+        (void)waitpid(pid, NULL, WNOHANG);
+}
+
+/* How many of the program's processes have outlived their parents. */
+static void count_left_behind(struct run *run)
+{
+    run->left_behind = 0;
+    if (run->config->follow)
+        each_child(run, reap_one);
+}
+
 static void reap(struct run *run)
 {
     int status;
@@ -231,8 +273,15 @@ static void reap(struct run *run)
         on_dms_end(run);
     /* The pager's thread traces the program at times (brake.h): waiting for it before it has ended
      * would take the tracer's stops away. */
-    if (has_ended(run->program_fd) && waitpid(run->program, &status, WNOHANG) == run->program)
+    if (!run->program_ended && has_ended(run->program_fd) &&
+        waitpid(run->program, &status, WNOHANG) == run->program)
         on_program_end(run, status);
+    count_left_behind(run);
+}
+
+static void pass_on(struct run *run, pid_t pid)
+{
+    kill(pid, run->passed_on);
 }
 
 static void take_signals(struct run *run)
@@ -245,7 +294,11 @@ static void take_signals(struct run *run)
          */
         if (info.ssi_code == SI_KERNEL && getpgid(run->program) == getpgrp())
             continue;
-        kill(run->program, (int)info.ssi_signo);
+        run->passed_on = (int)info.ssi_signo;
+        if (!run->program_ended)
+            kill(run->program, run->passed_on);
+        else
+            each_child(run, pass_on);
     }
     reap(run);
 }
@@ -291,9 +344,34 @@ static int until_next(const struct run *run)
     return due < POLL_MS ? due : POLL_MS;
 }
 
+/* The program's children may live on, and have pages elsewhere. */
+static bool is_over(const struct run *run)
+{
+    return run->program_ended &&
+           (run->failed || (run->left_behind == 0 && pager_processes(run->pager) == 0));
+}
+
+static void end_one(struct run *run, pid_t pid)
+{
+    kill(pid, SIGKILL);
+    reap_one(run, pid);
+}
+
+/* After a failure nothing runs on. Whoever loses its parent by that becomes our child. */
+static void end_left_behind(struct run *run)
+{
+    uint64_t begun = rpc_now_us();
+    do {
+        run->left_behind = 0;
+        if (!run->config->follow || !each_child(run, end_one) || run->left_behind == 0)
+            return;
+        poll(NULL, 0, 1);
+    } while (rpc_now_us() - begun < LAST_MS * 1000ull);
+}
+
 static void wait_for_program(struct run *run)
 {
-    while (!run->program_ended) {
+    while (!is_over(run)) {
         struct pollfd fds[] = {{run->signal_fd, POLLIN, 0}, {pager_fd(run->pager), POLLIN, 0}};
         if (poll(fds, 2, until_next(run)) < 0 && errno != EINTR)
             log_error("Client", "poll: %s", strerror(errno));
@@ -336,6 +414,8 @@ static int run_program(struct run *run)
     }
     wait_for_program(run);
     pager_stop(run->pager);
+    if (run->failed)
+        end_left_behind(run);
     write_stats(run, true);
     log_info("Client", "%s ended with %d after %.3f s", run->config->argv[0], run->exit_code,
              (double)(rpc_now_us() - run->begun_us) / 1e6);
@@ -391,6 +471,9 @@ int client_run(const struct client_config *config, const char *self)
         return FAILED;
     }
     name_region(&run);
+    program_raise_limits();
+    if (config->follow && prctl(PR_SET_CHILD_SUBREAPER, 1))
+        log_warn("Client", "cannot wait for daemons: %s", strerror(errno));
     if (uffd_check_machine(run.device_fd, why, sizeof why) ||
         run_dir_make(&run.dir, why, sizeof why)) {
         log_fatal("Client", "%s", why);

@@ -1,10 +1,12 @@
 #include "guard.h"
 
+#include "uffd.h"
 #include "fd_message.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -16,11 +18,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { WAIT_MS = 5000 };
+enum { WAIT_MS = 5000, UNKNOWN_MS = 20, FIRST_CAPACITY = 64 };
+
+/* Descriptors; those that stand for something that is gone are closed when the list is full. */
+struct fds {
+    int *fds;
+    size_t count, capacity;
+};
 
 struct ward {
-    int pidfds[16];
-    int npidfds;
+    struct fds pids;  /* to be ended with edm */
+    struct fds uffds; /* to be kept open until they are */
 };
 
 static void send_one(int fd, char kind, int descriptor)
@@ -44,6 +52,36 @@ void guard_end_with_us(int fd, pid_t pid)
     close(pidfd);
 }
 
+static bool has_ended(int pidfd)
+{
+    struct pollfd fd = {pidfd, POLLIN, 0};
+    return poll(&fd, 1, 0) == 1;
+}
+
+static void keep(struct fds *list, int fd, bool (*is_gone)(int fd))
+{
+    if (list->count == list->capacity) {
+        size_t kept = 0;
+        for (size_t i = 0; i < list->count; i++)
+            if (is_gone(list->fds[i]))
+                close(list->fds[i]);
+            else
+                list->fds[kept++] = list->fds[i];
+        list->count = kept;
+    }
+    if (2 * list->count >= list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : FIRST_CAPACITY;
+        int *fds = realloc(list->fds, capacity * sizeof *fds);
+        if (fds) {
+            list->fds = fds;
+            list->capacity = capacity;
+        }
+    }
+    /* With no memory to remember it by, a descriptor just stays open. */
+    if (list->count < list->capacity)
+        list->fds[list->count++] = fd;
+}
+
 /* Returns false when edm is gone. */
 static bool receive_one(int fd, struct ward *ward)
 {
@@ -51,21 +89,44 @@ static bool receive_one(int fd, struct ward *ward)
     int fds[FD_MESSAGE_FDS];
     if (fd_message_receive(fd, &kind, 1, fds, 0))
         return false;
-    if (kind == 'e' && fds[0] >= 0 &&
-        ward->npidfds < (int)(sizeof ward->pidfds / sizeof *ward->pidfds))
-        ward->pidfds[ward->npidfds++] = fds[0];
-    /* Kept descriptors just stay open. */
+    if (fds[0] >= 0)
+        keep(kind == 'e' ? &ward->pids : &ward->uffds, fds[0],
+             kind == 'e' ? has_ended : uffd_is_gone);
     return true;
 }
 
 static void end_all(const struct ward *ward)
 {
-    for (int i = 0; i < ward->npidfds; i++)
-        syscall(SYS_pidfd_send_signal, ward->pidfds[i], SIGKILL, NULL, 0);
-    for (int i = 0; i < ward->npidfds; i++) {
-        struct pollfd fd = {ward->pidfds[i], POLLIN, 0};
+    for (size_t i = 0; i < ward->pids.count; i++)
+        syscall(SYS_pidfd_send_signal, ward->pids.fds[i], SIGKILL, NULL, 0);
+    for (size_t i = 0; i < ward->pids.count; i++) {
+        struct pollfd fd = {ward->pids.fds[i], POLLIN, 0};
         while (poll(&fd, 1, WAIT_MS) < 0 && errno == EINTR)
             ;
+    }
+}
+
+/* A child that has never reported is known by its userfaultfd alone: it is ended when it asks for a
+ * page. Until then, and for as long as it lives, that must stay open. */
+static void end_unknown(struct ward *ward)
+{
+    struct fds *list = &ward->uffds;
+    while (list->count > 0) {
+        size_t kept = 0;
+        for (size_t i = 0; i < list->count; i++) {
+            int fd = list->fds[i];
+            struct uffd_msg message;
+            while (read(fd, &message, sizeof message) == (ssize_t)sizeof message)
+                if (message.event == UFFD_EVENT_PAGEFAULT)
+                    kill((pid_t)message.arg.pagefault.feat.ptid, SIGKILL);
+            if (uffd_is_gone(fd))
+                close(fd);
+            else
+                list->fds[kept++] = fd;
+        }
+        list->count = kept;
+        if (kept > 0)
+            poll(NULL, 0, UNKNOWN_MS);
     }
 }
 
@@ -94,11 +155,12 @@ static void be_guard(int fd, const char *directory)
     syscall(SYS_close_range, 4, ~0U, 0);
     if (chdir("/"))
         _exit(1);
-    struct ward ward = {.npidfds = 0};
+    struct ward ward = {0};
     while (receive_one(3, &ward))
         ;
     end_all(&ward);
     nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    end_unknown(&ward);
     _exit(0);
 }
 

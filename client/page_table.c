@@ -254,6 +254,39 @@ void page_table_rename(struct page_table *table, uint64_t from, uint64_t to)
     source->generation[i]++;
 }
 
+static void copy_extent(struct page_table *table, uint64_t first, const struct extent *from)
+{
+    struct extent *extent = need(table, first);
+    struct page_hash *hash = from->hash ? allocate(table, EXTENT_PAGES * sizeof *hash) : NULL;
+    if (hash)
+        memcpy(hash, from->hash, EXTENT_PAGES * sizeof *hash);
+    *extent = *from;
+    extent->hash = hash;
+    for (int i = 0; i < EXTENT_PAGES; i++) {
+        enum page_state state = (enum page_state)(extent->state[i] & STATE_MASK);
+        assert(state != PAGE_MOVING && state != PAGE_STAGED);
+        if (state == PAGE_FETCHING || state == PAGE_READY)
+            state = PAGE_REMOTE;
+        extent->state[i] = (uint8_t)((extent->state[i] & ~STATE_MASK) | state);
+        if (state != PAGE_NATIVE)
+            table->count[state]++;
+    }
+}
+
+int page_table_copy(struct page_table **out, const struct page_table *from)
+{
+    int err = page_table_new(out);
+    for (uint64_t i = 0; !err && i < LEVEL_SLOTS; i++)
+        for (uint64_t j = 0; from->branches[i] && j < LEVEL_SLOTS; j++) {
+            const struct leaf *leaf = from->branches[i]->leaves[j];
+            for (uint64_t k = 0; leaf && k < LEVEL_SLOTS; k++)
+                if (leaf->extents[k])
+                    copy_extent(*out, ((i << LEVEL_BITS | j) << LEVEL_BITS | k) << EXTENT_BITS,
+                                leaf->extents[k]);
+        }
+    return err;
+}
+
 size_t page_table_bytes(const struct page_table *table)
 {
     return table->bytes;

@@ -77,6 +77,11 @@ uint64_t page_table_next(const struct page_table *table, uint64_t from, uint64_t
 /* Moves everything known of page FROM to page TO (which must be NATIVE) and leaves FROM NATIVE. */
 void page_table_rename(struct page_table *table, uint64_t from, uint64_t to);
 
+/* A copy for the child of a fork: pages that are asked for or read ahead are only REMOTE there. No
+ * page may be MOVING or STAGED. Returns 0 or -ENOMEM. */
+int page_table_copy(struct page_table **out, const struct page_table *from)
+    __attribute__((warn_unused_result));
+
 /* Bytes of memory the table uses. */
 size_t page_table_bytes(const struct page_table *table);
 

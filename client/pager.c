@@ -18,6 +18,9 @@ enum {
     PAGER_NICE = -10,
     RETRY_US = 50, /* the program's mappings are changing: about one wake-up */
     PUBLISH_US = 50000,
+    IDLE_US = 100000,
+    LAST_US = 2000000, /* for what is still to be said to the shards at the end */
+    LAST_POLL_MS = 20,
     DYING_US = 2000,             /* an image is ending and may need something of us for it */
     GREETINGS_AT_ONCE = 64,      /* waited for; there may be more */
     PRESS_SHARE = 8,             /* managing begins an eighth of the budget, */
@@ -37,11 +40,10 @@ void pager_fail(struct pager *pager)
     pager_tell_news(pager);
 }
 
-uint64_t pager_room(const struct space *space)
+uint64_t pager_room(const struct pager *pager)
 {
-    uint64_t resident = pager_resident(space);
-    uint64_t limit = space->pager->limit;
-    return resident < limit ? limit - resident : 0;
+    uint64_t resident = pager_resident(pager);
+    return resident < pager->limit ? pager->limit - resident : 0;
 }
 
 static uint64_t thread_cpu_us(void)
@@ -55,18 +57,22 @@ static void publish(struct pager *pager, uint64_t now_us)
 {
     pager->counters.cpu_us = thread_cpu_us();
     pager->counters.rpc = rpc_counters(pager->rpc);
-    if (pager->space)
-        pager->counters.agent_cpu_us =
-            proc_map_thread_cpu_us(pager->space->proc, pager->space->agent_tid);
+    pager->counters.agent_cpu_us = pager->ended_agents_cpu_us;
+    for (struct space *space = pager->spaces; space; space = space->next) {
+        if (space->agent >= 0)
+            space->agent_cpu_us = proc_map_thread_cpu_us(space->proc, space->agent_tid);
+        pager->counters.agent_cpu_us += space->agent_cpu_us;
+    }
     pthread_mutex_lock(&pager->published_lock);
     pager->published = pager->counters;
     pthread_mutex_unlock(&pager->published_lock);
     pager->published_us = now_us;
 }
 
-/* What poll() found; looking without being told costs a system call each. */
+/* What poll() found of what is nobody's in particular; looking without being told costs a system
+ * call each. */
 struct ready {
-    bool connection, batches, agent, hold, events, fork;
+    bool connection, batches;
 };
 
 /* ---- what may have happened ---- */
@@ -99,18 +105,9 @@ static int take_batches(struct pager *pager)
     return done;
 }
 
-static void take_fork_end(struct space *space)
-{
-    char byte;
-    if (space->fork_fd >= 0 && recv(space->fork_fd, &byte, 1, MSG_DONTWAIT) == 0) {
-        close(space->fork_fd);
-        space->fork_fd = -1;
-    }
-}
-
 static bool must_retry(const struct space *space)
 {
-    if (space->again.count > 0 || brake_is_busy(&space->brake))
+    if (space->again.count > 0 || brake_is_busy(&space->brake) || space->nwaiting > 0)
         return true;
     for (int i = 0; i < SPACE_FETCHES; i++)
         if (space->fetches[i].state == FETCH_INSTALLING)
@@ -118,14 +115,15 @@ static bool must_retry(const struct space *space)
     return false;
 }
 
-/* Everything for the program at hand. Returns whether anything was done. */
-static int serve(struct space *space, const struct ready *ready, uint64_t now_us)
+/* Everything for one process. Returns whether anything was done. */
+static int serve(struct space *space, uint64_t now_us)
 {
+    const struct space_ready *ready = &space->ready;
     int done = ready->agent ? take_agent(space) : 0;
     if (space->dead)
         return done;
-    if (ready->fork)
-        take_fork_end(space);
+    if (fork_is_prepared(space))
+        fork_serve(space, now_us);
     if (ready->hold)
         events_serve_hold(space);
     /* While retries wait, the event they wait for may be there already. */
@@ -134,12 +132,32 @@ static int serve(struct space *space, const struct ready *ready, uint64_t now_us
     if (space->again.count > 0)
         fault_retry(space);
     fetch_install_pending(space);
-    if (space->held.count > 0 && (pager_room(space) > 0 || reclaim_is_hopeless(space, now_us)))
+    if (space->held.count > 0 &&
+        (pager_room(space->pager) > 0 || reclaim_is_hopeless(space->pager, now_us)))
         fault_retry_held(space);
     done += reclaim_step(space, now_us);
     look_release(space, now_us);
     reclaim_flush_drops(space);
     return done;
+}
+
+static int serve_all(struct pager *pager, uint64_t now_us)
+{
+    int done = 0;
+    for (struct space *next, *space = pager->spaces; space; space = next) {
+        next = space->next; /* it may end */
+        done += serve(space, now_us);
+    }
+    return done;
+}
+
+static void look_at_all(struct pager *pager, uint64_t now_us)
+{
+    for (struct space *next, *space = pager->spaces; space; space = next) {
+        next = space->next;
+        look_tick(space, now_us);
+    }
+    look_note_peaks(pager);
 }
 
 /* ---- sleeping ---- */
@@ -152,40 +170,82 @@ static uint64_t sleep_us(const struct pager *pager, uint64_t next_tick_us, uint6
     int rpc_ms = rpc_timeout_ms(pager->rpc);
     if (rpc_ms >= 0 && (uint64_t)rpc_ms * 1000 < us)
         us = (uint64_t)rpc_ms * 1000;
-    const struct space *space = pager->space;
-    if (space && (must_retry(space) || space->retry_move_us > now_us) && us > RETRY_US)
-        us = RETRY_US;
+    for (const struct space *space = pager->spaces; space; space = space->next)
+        if ((must_retry(space) || space->retry_move_us > now_us || fork_is_prepared(space)) &&
+            us > RETRY_US)
+            us = RETRY_US;
     return us;
+}
+
+/* Room for that many descriptors. When there is no memory for more, some are not waited for. */
+static uint32_t make_fds(struct pager *pager, uint32_t wanted)
+{
+    if (wanted > pager->fds_capacity) {
+        struct pollfd *fds = realloc(pager->fds, 2 * wanted * sizeof *fds);
+        if (fds) {
+            pager->fds = fds;
+            pager->fds_capacity = 2 * wanted;
+        }
+    }
+    return pager->fds_capacity;
+}
+
+enum { SPACE_FDS = 3 };
+
+static void add_space_fds(const struct space *space, struct pollfd fds[SPACE_FDS])
+{
+    bool may_read = space->work != AGENT_MOVING && space->nwaiting == 0 && !space->being_made;
+    fds[0] = (struct pollfd){space->agent, POLLIN, 0};
+    fds[1] = (struct pollfd){space->hold_uffd, POLLIN, 0};
+    fds[2] = (struct pollfd){may_read ? space->uffd : -1, POLLIN, 0};
 }
 
 /* Sleeps for at most US microseconds (0: only looks) and says what is there to be done. */
 static struct ready wait_for_news(struct pager *pager, uint64_t us)
 {
-    const struct space *space = pager->space;
-    bool may_read = space && space->work != AGENT_MOVING;
-    enum { CONNECTION, BATCHES, AGENT, HOLD, FORK, EVENTS, WAKE, NFDS };
-    struct pollfd fds[NFDS + CONFIG_MAX_SHARDS + GREETINGS_AT_ONCE] = {
-        [CONNECTION] = {pager->config.listen_fd, POLLIN, 0},
-        [BATCHES] = {write_back_fd(pager->write_back), POLLIN, 0},
-        [AGENT] = {space ? space->agent : -1, POLLIN, 0},
-        [HOLD] = {space ? space->hold_uffd : -1, POLLIN, 0},
-        [FORK] = {space ? space->fork_fd : -1, POLLIN, 0},
-        [EVENTS] = {may_read ? space->uffd : -1, POLLIN, 0},
-        [WAKE] = {pager->wake_fd, POLLIN, 0},
-    };
-    nfds_t nfds = NFDS + rpc_poll_fds(pager->rpc, fds + NFDS);
+    enum { CONNECTION, BATCHES, WAKE, NFDS };
+    uint32_t most = NFDS + CONFIG_MAX_SHARDS + GREETINGS_AT_ONCE;
+    uint32_t cap = make_fds(pager, most + SPACE_FDS * pager->processes);
+    struct pollfd *fds = pager->fds;
+    fds[CONNECTION] = (struct pollfd){pager->config.listen_fd, POLLIN, 0};
+    fds[BATCHES] = (struct pollfd){write_back_fd(pager->write_back), POLLIN, 0};
+    fds[WAKE] = (struct pollfd){pager->wake_fd, POLLIN, 0};
+    uint32_t nfds = NFDS + rpc_poll_fds(pager->rpc, fds + NFDS);
     nfds += greet_poll_fds(pager, fds + nfds, GREETINGS_AT_ONCE);
+    uint32_t first = nfds;
+    for (struct space *space = pager->spaces; space && nfds + SPACE_FDS <= cap;
+         space = space->next, nfds += SPACE_FDS)
+        add_space_fds(space, fds + nfds);
     struct timespec timeout = {(time_t)(us / 1000000), (long)(us % 1000000) * 1000};
     if (ppoll(fds, nfds, &timeout, NULL) < 0 && errno != EINTR)
         log_error("Pager", "poll: %s", strerror(errno));
-    return (struct ready){
-        .connection = fds[CONNECTION].revents,
-        .batches = fds[BATCHES].revents,
-        .agent = fds[AGENT].revents,
-        .hold = fds[HOLD].revents,
-        .fork = fds[FORK].revents,
-        .events = fds[EVENTS].revents,
-    };
+    for (struct space *space = pager->spaces; space; space = space->next, first += SPACE_FDS)
+        if (first < nfds)
+            space->ready = (struct space_ready){fds[first].revents, fds[first + 1].revents,
+                                                fds[first + 2].revents};
+        else
+            space->ready = (struct space_ready){true, space->hold_uffd >= 0, true};
+    return (struct ready){fds[CONNECTION].revents, fds[BATCHES].revents};
+}
+
+static uint64_t look_interval(const struct pager *pager)
+{
+    return pager->spaces ? (uint64_t)look_interval_us(pager) : IDLE_US;
+}
+
+/* Nobody will ask for what the processes had stored. */
+static void end_all(struct pager *pager)
+{
+    greet_end_all(pager);
+    while (pager->spaces)
+        space_end(pager->spaces);
+    uint64_t begun = rpc_now_us();
+    while (!pager->failed && rpc_outstanding(pager->rpc) > 0 && rpc_now_us() - begun < LAST_US) {
+        struct pollfd fds[CONFIG_MAX_SHARDS];
+        if (rpc_process(pager->rpc) == 0 &&
+            poll(fds, rpc_poll_fds(pager->rpc, fds), LAST_POLL_MS) < 0 && errno != EINTR)
+            break;
+    }
 }
 
 static void *run(void *arg)
@@ -202,28 +262,23 @@ static void *run(void *arg)
         uint64_t now = rpc_now_us();
         int done =
             pager->greetings || ready.connection ? greet_step(pager, ready.connection, now) : 0;
-        if (done > 0) {
+        if (done > 0)
             next_tick_us = 0; /* a new image may be growing already */
-            ready.agent = ready.events = ready.hold = ready.fork = false;
-        }
         done += rpc_process(pager->rpc);
         if (ready.batches)
             done += take_batches(pager);
-        if (pager->space && now >= next_tick_us)
-            look_tick(pager->space, now);
-        if (pager->space)
-            done += serve(pager->space, &ready, now);
+        if (now >= next_tick_us)
+            look_at_all(pager, now);
+        done += serve_all(pager, now);
         if (pager->dying)
             space_reap(pager);
         if (now >= next_tick_us)
-            next_tick_us = now + (pager->space ? (uint64_t)look_interval_us(pager->space) : 100000);
+            next_tick_us = now + look_interval(pager);
         if (now - pager->published_us > PUBLISH_US)
             publish(pager, now);
         ready = wait_for_news(pager, done ? 0 : sleep_us(pager, next_tick_us, now));
     }
-    greet_end_all(pager);
-    if (pager->space)
-        space_end(pager->space);
+    end_all(pager);
     publish(pager, rpc_now_us());
     return NULL;
 }
@@ -253,10 +308,12 @@ static void free_parts(struct pager **pager)
         struct space *space = p->dying;
         memset(space->batch_used, 0, sizeof space->batch_used);
         space->brake.count = 0; /* the tracer has ended, and with it the tracing */
+        space->region_answers = 0;
         fetch_free_all(space);
         space_reap(p);
     }
     rpc_destroy(&p->rpc);
+    free(p->fds);
     if (p->wake_fd >= 0)
         close(p->wake_fd);
     if (p->news_fd >= 0)
@@ -278,6 +335,8 @@ int pager_new(struct pager **out, const struct pager_config *config, const struc
     pager->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pager->news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int err = pager->wake_fd < 0 || pager->news_fd < 0 ? -errno : 0;
+    if (!err && make_fds(pager, 1024) == 0)
+        err = -ENOMEM;
     if (!err)
         err = rpc_new(&pager->rpc, set->zmq, set->endpoints, set->nshards, set->wait_ms, "Pager");
     if (!err)
@@ -337,6 +396,11 @@ uint64_t pager_images(struct pager *pager, bool *present)
 {
     *present = pager->present;
     return pager->images;
+}
+
+uint32_t pager_processes(struct pager *pager)
+{
+    return pager->processes + pager->ngreetings;
 }
 
 void pager_counters(struct pager *pager, struct pager_counters *out)

@@ -15,6 +15,7 @@
 #include "shard_set.h"
 #include "write_back.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct pager;
@@ -23,12 +24,25 @@ struct pager_config {
     uint64_t local_bytes;
     uint32_t low_threshold, high_threshold; /* percent of local_bytes */
     uint64_t start_addr, end_addr;
-    int listen_fd; /* where agents connect; not owned */
-    int device_fd; /* /dev/userfaultfd or -1; not owned */
-    int guard_fd;  /* where to send the userfaultfds for safe keeping; not owned */
+    int listen_fd;      /* where agents connect; not owned */
+    int device_fd;      /* /dev/userfaultfd or -1; not owned */
+    int guard_fd;       /* where to send the userfaultfds for safe keeping; not owned */
+    bool follow;        /* manage the program's children too */
+    const char *region; /* its name; not owned */
 };
 
+/* One image of one process. */
+struct image_figures {
+    int32_t pid; /* 0: none */
+    bool ended;
+    char name[16];
+    uint64_t faults, pages_evicted, peak_resident_pages, peak_managed_pages;
+};
+
+enum { PAGER_IMAGES = 64 }; /* told apart: those there are, and those that ended last */
+
 struct pager_counters {
+    struct image_figures by_image[PAGER_IMAGES];
     uint64_t faults_remote, faults_zero, faults_staged, faults_write;
     uint64_t pages_got, pages_clean_dropped, pages_zero_dropped, pages_evicted;
     uint64_t readahead_issued, readahead_used, readahead_wasted;
@@ -66,6 +80,9 @@ enum pager_event pager_event(struct pager *pager);
 /* How many images of the program (it may exec) have reported so far, and whether one is there now.
  */
 uint64_t pager_images(struct pager *pager, bool *present);
+
+/* How many processes the pager has in hand, the program among them. */
+uint32_t pager_processes(struct pager *pager);
 
 /* A little behind. */
 void pager_counters(struct pager *pager, struct pager_counters *out);

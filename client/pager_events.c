@@ -2,17 +2,19 @@
  * it. DESIGN.md, "The order of events and moves", says why this is right. */
 #include "space.h"
 
+#include "guard.h"
 #include "uffd.h"
 #include "../ini/log.h"
 
 #include <errno.h>
 #include <linux/userfaultfd.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MESSAGES_AT_ONCE = 64, REGIONS_AT_ONCE = 64 };
+enum { REGIONS_AT_ONCE = 64 };
 
 /* Nothing that is under way for pages in [start, end) may reach them any more. */
 static void cancel(struct space *space, uint64_t start, uint64_t end)
@@ -62,6 +64,9 @@ static void unmap_unregistered(struct space *space, uint64_t start, uint64_t end
 {
     uint64_t at = start * PAGE_BYTES;
     uint64_t last = end * PAGE_BYTES;
+    /* A child that has not reported has one thread: its events come in the order of things. */
+    if (!space->proc)
+        return;
     while (at < last) {
         struct kpage_region regions[REGIONS_AT_ONCE];
         uint64_t next = last;
@@ -153,23 +158,6 @@ static void on_remap(struct space *space, uint64_t from, uint64_t to, uint64_t n
     space->look_again = true;
 }
 
-/* Called with the child's own userfaultfd in hand: until it is closed the child waits at any page
- * it lacks. With nothing out, closing it leaves the child with all it needs. */
-static void on_fork(struct space *space, int child_uffd)
-{
-    space->pager->counters.forks++;
-    if (space_pages_out(space) > 0) {
-        log_fatal("Pager",
-                  "the program forks while %llu of its pages are stored elsewhere, which "
-                  "this version cannot give to the child: the program is ended; with a larger "
-                  "--local it could go on",
-                  (unsigned long long)space_pages_out(space));
-        pager_fail(space->pager);
-        return; /* the descriptor stays open until the program has ended */
-    }
-    close(child_uffd);
-}
-
 static void on_event(struct space *space, const struct uffd_msg *message)
 {
     switch (message->event) {
@@ -182,9 +170,6 @@ static void on_event(struct space *space, const struct uffd_msg *message)
     case UFFD_EVENT_REMAP:
         on_remap(space, message->arg.remap.from / PAGE_BYTES, message->arg.remap.to / PAGE_BYTES,
                  message->arg.remap.len / PAGE_BYTES);
-        break;
-    case UFFD_EVENT_FORK:
-        on_fork(space, (int)message->arg.fork.ufd);
         break;
     default:
         log_warn("Pager", "userfaultfd event %u is unknown", message->event);
@@ -203,6 +188,8 @@ void events_serve_hold(struct space *space)
                       1) < 0)
             log_warn("Pager", "a page of the hold cannot be filled");
 }
+
+/* ---- while mremap() fills ---- */
 
 /* Whether a thread in CALL can have faulted on PAGE only because mremap() fills what a locked
  * mapping has grown by. Where the kernel chose the place, it is one we know nothing of yet. */
@@ -223,7 +210,7 @@ static bool grows(const struct space *space, const struct proc_call *call, uint6
  * could be in another mremap() by this time. True: nothing more to do for it. */
 static bool leave_to_mremap(struct space *space, struct fault fault)
 {
-    if (fault.tid == space->agent_tid || uffd_is_quiet(space->uffd))
+    if (!space->proc || fault.tid == space->agent_tid || uffd_is_quiet(space->uffd))
         return false;
     uint64_t start = fault.page * PAGE_BYTES;
     struct proc_call call;
@@ -264,46 +251,102 @@ static void take_back_left(struct space *space)
     space->nleft = kept;
 }
 
+/* ---- reading ---- */
+
+bool events_are_pending(const struct space *space)
+{
+    return space->nwaiting > 0 || space->being_made;
+}
+
+void events_verify(struct space *space)
+{
+    const struct area *area = area_map_after(space->areas, 0);
+    while (area) {
+        uint64_t end = area->end;
+        unmap_unregistered(space, area->start, end);
+        area = area_map_after(space->areas, end);
+    }
+}
+
+/* Believes what waits, in the order in which it happened. After a fork nothing is believed before
+ * the child has what it needs: it needs the tables as they were. */
+void events_believe(struct space *space)
+{
+    uint32_t done = 0;
+    while (done < space->nwaiting) {
+        const struct uffd_msg *message = &space->waiting[done];
+        if (message->event != UFFD_EVENT_FORK)
+            on_event(space, message);
+        else if (!fork_answer(space, (int)message->arg.fork.ufd))
+            break;
+        done++;
+    }
+    space->nwaiting -= done;
+    memmove(space->waiting, space->waiting + done, space->nwaiting * sizeof *space->waiting);
+}
+
+/* Of a child that has not reported all we learn is who faults. */
+static void learn(struct space *space, const struct uffd_msg *message)
+{
+    int32_t tid = (int32_t)message->arg.pagefault.feat.ptid;
+    if (space->first_tid == 0)
+        guard_end_with_us(space->pager->config.guard_fd, tid);
+    space->first_tid = tid;
+    if (space->doomed)
+        kill(tid, SIGKILL);
+    if (message->arg.pagefault.address / PAGE_BYTES == space->mark)
+        space->marked_tid = tid;
+}
+
+/* The kernel hands out faults before events: the events are the older news. */
+static void take_in(struct space *space, const struct uffd_msg *messages, int count)
+{
+    struct fault faults[SPACE_MESSAGES];
+    int nfaults = 0;
+    uint64_t now = rpc_now_us();
+    for (int i = 0; i < count; i++) {
+        if (messages[i].event != UFFD_EVENT_PAGEFAULT) {
+            space->waiting[space->nwaiting++] = messages[i];
+            continue;
+        }
+        if (!space->proc)
+            learn(space, &messages[i]);
+        faults[nfaults++] = (struct fault){
+            .page = messages[i].arg.pagefault.address / PAGE_BYTES,
+            .at_us = now,
+            .tid = (int32_t)messages[i].arg.pagefault.feat.ptid,
+            .write = messages[i].arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
+        };
+    }
+    events_believe(space);
+    if (space->figures)
+        space->figures->faults += (uint64_t)nfaults;
+    for (int i = 0; i < nfaults; i++) {
+        space->pager->counters.faults_write += faults[i].write;
+        if (!leave_to_mremap(space, faults[i]))
+            fault_handle(space, faults[i]);
+    }
+}
+
 int events_read(struct space *space)
 {
-    if (space->dead)
+    if (space->dead || space->work == AGENT_MOVING)
         return 0;
-    if (space->work == AGENT_MOVING)
-        return 0;
-    if (space->nrecent > 0 && uffd_is_quiet(space->uffd))
+    events_believe(space);
+    if (space->nrecent > 0 && space->nwaiting == 0 && uffd_is_quiet(space->uffd))
         space->nrecent = 0;
-    struct uffd_msg messages[MESSAGES_AT_ONCE];
-    struct fault faults[MESSAGES_AT_ONCE];
     int total = 0;
-    for (;;) {
+    while (space->nwaiting == 0 && !space->being_made) {
+        struct uffd_msg messages[SPACE_MESSAGES];
         take_back_left(space);
         ssize_t got = read(space->uffd, messages, sizeof messages);
         if (got <= 0)
-            return total;
+            break;
         int count = (int)((size_t)got / sizeof *messages);
-        int nfaults = 0;
-        uint64_t now = rpc_now_us();
-        /* The kernel hands out faults before events: the events are the older news. */
-        for (int i = 0; i < count; i++) {
-            if (messages[i].event != UFFD_EVENT_PAGEFAULT) {
-                on_event(space, &messages[i]);
-                continue;
-            }
-            uint64_t flags = messages[i].arg.pagefault.flags;
-            faults[nfaults++] = (struct fault){
-                .page = messages[i].arg.pagefault.address / PAGE_BYTES,
-                .at_us = now,
-                .tid = (int32_t)messages[i].arg.pagefault.feat.ptid,
-                .write = flags & UFFD_PAGEFAULT_FLAG_WRITE,
-            };
-        }
-        for (int i = 0; i < nfaults; i++) {
-            space->pager->counters.faults_write += faults[i].write;
-            if (!leave_to_mremap(space, faults[i]))
-                fault_handle(space, faults[i]);
-        }
+        take_in(space, messages, count);
         total += count;
-        if (count < MESSAGES_AT_ONCE)
-            return total;
+        if (count < SPACE_MESSAGES)
+            break;
     }
+    return total;
 }

@@ -253,10 +253,12 @@ static void install(struct fetch *fetch)
 {
     struct space *space = fetch->space;
     fetch->state = FETCH_INSTALLING;
+    if (events_are_pending(space))
+        return;
     for (uint32_t i = 0; i < fetch->npages; i++)
         if (fetch->page[i] != NO_PAGE && fetch->wanted_us[i] && !install_run(fetch, i, i + 1))
             return;
-    uint64_t room = pager_room(space);
+    uint64_t room = pager_room(space->pager);
     for (uint32_t i = 0; i < fetch->npages;) {
         if (fetch->page[i] == NO_PAGE) {
             i++;
@@ -406,12 +408,13 @@ static void on_pages(void *arg, struct rpc_answer *answer)
 
 static void send_fetch(struct fetch *fetch)
 {
-    struct pager *pager = fetch->space->pager;
+    struct space *space = fetch->space;
+    struct pager *pager = space->pager;
     struct wire_request *request = &pager->request;
     memset(request, 0, offsetof(struct wire_request, pages));
     request->method = WIRE_PAGE_GET;
-    request->region = pager->set->regions[fetch->shard];
-    request->epoch = pager->set->epoch;
+    request->region = space->region.ids[fetch->shard];
+    request->epoch = space->region.epoch;
     request->npages = fetch->npages;
     request->nranges = 0;
     for (uint32_t i = 0; i < fetch->npages; i++)
@@ -522,13 +525,19 @@ void fault_handle(struct space *space, struct fault fault)
 {
     if (space->dead)
         return;
+    if (events_are_pending(space)) {
+        fault_list_add(&space->again, fault);
+        return;
+    }
     enum page_state state = page_table_state(space->table, fault.page);
-    uint64_t room = pager_room(space);
+    uint64_t room = pager_room(space->pager);
     bool needs_room = state != PAGE_RESIDENT && state != PAGE_FETCHING;
-    /* The agent may fault too, while it populates pages: if it had to wait for room, nobody could
-     * make any. */
-    if (needs_room && room == 0 && fault.tid != space->agent_tid &&
-        !reclaim_is_hopeless(space, fault.at_us ? rpc_now_us() : 0)) {
+    /* The agent may fault too, while it populates pages, and a child's thread before its agent can
+     * begin: if they had to wait for room, nobody could make any. */
+    bool makes_room = fault.tid == space->agent_tid || fault.page == space->mark ||
+                      (space->agent >= 0 && !space->serving);
+    if (needs_room && room == 0 && !makes_room &&
+        !reclaim_is_hopeless(space->pager, fault.at_us ? rpc_now_us() : 0)) {
         fault_list_add(&space->held, fault);
         return;
     }

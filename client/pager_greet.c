@@ -26,7 +26,13 @@ struct greeting {
     int connection;
     pid_t pid;
     uint64_t since_us;
-    struct space *space; /* once it has said hello and has been welcomed */
+    uint32_t kind; /* enum agent_kind, once it has said hello */
+    int32_t tid;
+    bool forks;          /* waits for its turn to fork */
+    struct space *space; /* made for it then */
+    bool is_ready;       /* and READY has come: */
+    struct agent_ready ready;
+    int fds[FD_MESSAGE_FDS];
 };
 
 static int make_pool(void)
@@ -69,6 +75,7 @@ static int take_hold(struct space *space, const struct agent_ready *ready)
         return -ECANCELED;
     }
     memcpy(space->own, ready->own, sizeof space->own);
+    space->mark = ready->mark / PAGE_BYTES;
     space->agent_tid = ready->tid;
     guard_keep(space->pager->config.guard_fd, space->uffd);
     return 0;
@@ -83,92 +90,187 @@ static void explain_refusal(const struct agent_ready *ready)
     log_fatal("Pager", "the agent in the program failed at %.31s: %s", ready->step, why);
 }
 
-/* From now on the program is in our hands. */
-static void admit(struct pager *pager, struct greeting *greeting)
+static void tell_of_limits(const struct space *space)
 {
-    struct space *space = greeting->space;
-    space->agent = greeting->connection;
-    pager->space = space;
-    pager->present = true;
-    pager->images++;
-    pager->counters.images++;
-    pager->managed_news = true;
-    pager_tell_news(pager);
-    log_info("Pager", "%d: the agent is in place%s", (int)space->pid,
-             space->has_fork_event ? "" : " (no EVENT_FORK: forks are watched from inside)");
-    greeting->space = NULL;
-    greeting->connection = -1;
+    log_info("Pager", "%d (%s): the agent is in place", (int)space->pid,
+             space->figures ? space->figures->name : "?");
+    if (!space->has_fork_event && space->pid == space->pager->program)
+        log_warn("Pager",
+                 "no EVENT_FORK (it takes CAP_SYS_PTRACE): before a fork() all pages have to "
+                 "come in, and fit into --local, or the program is ended; a child that is "
+                 "made without fork()'s handlers would miss pages");
 }
 
-static int on_ready(struct pager *pager, struct greeting *greeting)
+/* From now on the process is in our hands. */
+static void admit(struct pager *pager, struct greeting *greeting, struct space *space)
+{
+    space->agent = greeting->connection;
+    greeting->connection = -1;
+    pager->counters.images++;
+    space_name(space);
+    if (space->pid == pager->program) {
+        pager->present = true;
+        pager->images++;
+        pager->managed_news = true;
+        pager_tell_news(pager);
+    } else {
+        guard_end_with_us(pager->config.guard_fd, space->pid);
+    }
+    tell_of_limits(space);
+}
+
+static int admit_image(struct pager *pager, struct greeting *greeting)
 {
     struct space *space = greeting->space;
-    struct agent_ready ready;
-    int fds[FD_MESSAGE_FDS];
-    int err = fd_message_receive(greeting->connection, &ready, sizeof ready, fds, MSG_DONTWAIT);
-    if (err)
-        return err;
-    space->uffd = fds[0];
-    space->hold_uffd = fds[1];
-    if (ready.error) {
-        explain_refusal(&ready);
-        return -ECANCELED;
-    }
-    err = take_hold(space, &ready);
+    space->uffd = greeting->fds[0];
+    space->hold_uffd = greeting->fds[1];
+    greeting->fds[0] = greeting->fds[1] = -1;
+    int err = take_hold(space, &greeting->ready);
     if (err)
         return err;
     struct agent_go go = {AGENT_MANAGE, !space->has_fork_event};
     err = answer(greeting, &go, sizeof go);
+    if (err)
+        return err;
+    greeting->space = NULL;
+    space_add(space);
+    admit(pager, greeting, space);
+    return 0;
+}
+
+/* ---- children ---- */
+
+/* The child that has touched its mark before it said READY: an orphan, or NULL: it has none. */
+static struct space *find_orphan(const struct pager *pager, int32_t tid)
+{
+    struct space *space = pager->spaces;
+    while (space && (space->proc || space->marked_tid != tid))
+        space = space->next;
+    return space;
+}
+
+static void queue_resident(struct space *space)
+{
+    const struct area *area = area_map_after(space->areas, 0);
+    while (area) {
+        uint64_t end = area->end;
+        for (uint64_t page = page_table_next(space->table, area->start, end); page < end;
+             page = page_table_next(space->table, page + 1, end))
+            if (page_table_state(space->table, page) == PAGE_RESIDENT)
+                reclaim_push(space, page, false);
+        area = area_map_after(space->areas, end);
+    }
+}
+
+/* The child gets an agent that works on the userfaultfd which the kernel made at the fork. It waits
+ * for our word and has one thread: what it has now will not change meanwhile. */
+static int adopt_orphan(struct pager *pager, struct greeting *greeting, struct space *orphan)
+{
+    const struct agent_ready *ready = &greeting->ready;
+    if (events_are_pending(orphan) || !uffd_is_quiet(orphan->uffd))
+        return -EAGAIN;
+    int err = uffd_begin_plain(greeting->fds[1]);
     if (!err)
-        admit(pager, greeting);
+        err = uffd_register_plain(greeting->fds[1], ready->hold, ready->hold + GATE_BYTES);
+    if (!err)
+        err = uffd_register(orphan->uffd, ready->gate, ready->gate + GATE_BYTES);
+    if (!err)
+        err = space_take_process(orphan, greeting->space);
+    space_free(&greeting->space);
+    if (err)
+        return err;
+    orphan->hold_uffd = greeting->fds[1];
+    greeting->fds[1] = -1;
+    memcpy(orphan->own, ready->own, sizeof orphan->own);
+    orphan->agent_tid = ready->tid;
+    events_verify(orphan);
+    queue_resident(orphan);
+    /* What it has from its parent is no growth. */
+    struct proc_size size;
+    if (proc_map_size(orphan->proc, &size) == 0)
+        orphan->anonymous_pages = size.anonymous_pages;
+    orphan->sampled_resident = page_table_count(orphan->table, PAGE_RESIDENT);
+    struct agent_go go = {AGENT_MANAGE, 0};
+    struct agent_command adopt = {.op = AGENT_ADOPT};
+    err = answer(greeting, &go, sizeof go);
+    if (!err)
+        err = fd_message_send(greeting->connection, &adopt, offsetof(struct agent_command, runs),
+                              &orphan->uffd, 1, MSG_DONTWAIT);
+    if (!err)
+        admit(pager, greeting, orphan);
     return err;
+}
+
+static int admit_child(struct pager *pager, struct greeting *greeting)
+{
+    struct space *orphan = find_orphan(pager, greeting->tid);
+    return orphan ? adopt_orphan(pager, greeting, orphan) : admit_image(pager, greeting);
+}
+
+static int on_ready(struct pager *pager, struct greeting *greeting)
+{
+    int err = 0;
+    if (!greeting->is_ready)
+        err = fd_message_receive(greeting->connection, &greeting->ready, sizeof greeting->ready,
+                                 greeting->fds, MSG_DONTWAIT);
+    if (err)
+        return err;
+    greeting->is_ready = true;
+    if (greeting->ready.error) {
+        explain_refusal(&greeting->ready);
+        return -ECANCELED;
+    }
+    return greeting->kind == AGENT_CHILD ? admit_child(pager, greeting)
+                                         : admit_image(pager, greeting);
 }
 
 /* ---- hello ---- */
 
-static int welcome_program(struct pager *pager, struct greeting *greeting)
+static bool program_region_is_used(const struct pager *pager)
 {
-    if (pager->space)
-        space_end(pager->space); /* it has called exec; the hang-up is still to be read */
-    pager->present = true;
+    for (const struct space *space = pager->dying; space; space = space->next)
+        if (!space->owns_region && space->pressed && !space->released)
+            return true;
+    return false;
+}
+
+static int welcome(struct pager *pager, struct greeting *greeting)
+{
+    struct space *before = space_of(pager, greeting->pid);
+    if (before)
+        space_end(before); /* it has called exec; the hang-up is still to be read */
+    bool program = greeting->pid == pager->program;
+    if (program)
+        pager->present = true;
     int pool_fd = make_pool();
-    int err = pool_fd < 0 ? pool_fd : space_new(&greeting->space, pager, greeting->pid, pool_fd);
-    struct agent_welcome welcome = {AGENT_MANAGE, pager->config.device_fd >= 0, SPACE_POOL_BYTES};
+    int err = pool_fd < 0 ? pool_fd : space_new(&greeting->space, pager);
+    if (!err)
+        err = space_set_process(greeting->space, greeting->pid, pool_fd);
+    /* An image that ended in the middle of a fork still needs the program's own region. */
+    if (!err && program && !program_region_is_used(pager)) {
+        greeting->space->region = pager->set->region;
+        greeting->space->region_state = REGION_READY;
+    }
+    struct agent_welcome words = {AGENT_MANAGE, pager->config.device_fd >= 0, SPACE_POOL_BYTES};
     const int given[FD_MESSAGE_FDS] = {pool_fd, pager->config.device_fd};
     if (!err)
-        err = fd_message_send(greeting->connection, &welcome, sizeof welcome, given,
-                              welcome.has_device ? 2 : 1, MSG_DONTWAIT);
+        err = fd_message_send(greeting->connection, &words, sizeof words, given,
+                              words.has_device ? 2 : 1, MSG_DONTWAIT);
     if (pool_fd >= 0)
         close(pool_fd);
     return err;
 }
 
-/* A thread of the program is about to fork, where the kernel will not tell us so itself. */
+/* A thread of a process is about to fork, where the kernel will not tell us so itself. */
 static int welcome_fork(struct pager *pager, struct greeting *greeting)
 {
-    struct space *space = pager->space;
+    struct space *space = space_of(pager, greeting->pid);
     if (!space)
         return -ECONNRESET;
-    uint64_t out = space_pages_out(space);
-    pager->counters.forks++;
-    if (out > 0) {
-        log_fatal(
-            "Pager",
-            "the program is about to fork while %llu of its pages are stored elsewhere, "
-            "which this version cannot give to the child: the program is ended; with a larger "
-            "--local it could go on",
-            (unsigned long long)out);
-        return -ECANCELED;
-    }
-    struct agent_go go = {AGENT_MANAGE, 0};
-    int err = answer(greeting, &go, sizeof go);
-    if (err)
-        return err;
-    if (space->fork_fd >= 0)
-        close(space->fork_fd);
-    space->fork_fd = greeting->connection; /* nothing is taken out until it hangs up */
-    greeting->connection = -1;
-    return 0;
+    int err = fork_prepare(space, greeting->connection);
+    if (!err)
+        greeting->connection = -1;
+    return err;
 }
 
 static int on_hello(struct pager *pager, struct greeting *greeting)
@@ -181,14 +283,17 @@ static int on_hello(struct pager *pager, struct greeting *greeting)
             close(fds[i]);
     if (err)
         return err;
-    bool program = greeting->pid == pager->program && hello.magic == AGENT_MAGIC &&
-                   hello.bytes == sizeof(struct agent_command);
-    if (program)
-        return hello.about_to_fork ? welcome_fork(pager, greeting)
-                                   : welcome_program(pager, greeting);
+    bool known = hello.magic == AGENT_MAGIC && hello.bytes == sizeof(struct agent_command);
+    greeting->kind = hello.kind;
+    greeting->tid = hello.tid;
+    greeting->forks = known && hello.kind == AGENT_FORKING;
+    if (greeting->forks)
+        return welcome_fork(pager, greeting);
+    if (known && (greeting->pid == pager->program || pager->config.follow))
+        return welcome(pager, greeting);
     /* A child of the program: it runs natively. */
-    struct agent_welcome welcome = {AGENT_LEAVE_ALONE, 0, 0};
-    if (answer(greeting, &welcome, sizeof welcome))
+    struct agent_welcome words = {AGENT_LEAVE_ALONE, 0, 0};
+    if (answer(greeting, &words, sizeof words))
         log_debug("Pager", "%d hung up at once", (int)greeting->pid);
     return -ECONNRESET;
 }
@@ -199,29 +304,35 @@ static void end_greeting(struct pager *pager, struct greeting *greeting)
 {
     if (greeting->connection >= 0)
         close(greeting->connection);
+    for (int i = 0; i < FD_MESSAGE_FDS; i++)
+        if (greeting->fds[i] >= 0)
+            close(greeting->fds[i]);
     if (greeting->space) {
         /* Another image of the program may have come in between. */
-        pager->present = pager->space != NULL;
+        if (greeting->pid == pager->program)
+            pager->present = space_of(pager, pager->program) != NULL;
         space_free(&greeting->space);
     }
     free(greeting);
+    pager->ngreetings--;
 }
 
 /* What is wrong enough to end the program is said here; somebody else's mistakes are not. */
 static void report(struct pager *pager, const struct greeting *greeting, int err)
 {
-    bool program = greeting->pid == pager->program;
-    if (!program || err == -ECONNRESET || err == -EPIPE || err == -ESRCH)
+    if (err == -ECONNRESET || err == -EPIPE || err == -ESRCH)
         return; /* killed meanwhile, or none of ours */
     if (err != -ECANCELED)
-        log_fatal("Pager", "cannot take over the program: %s", strerror(-err));
+        log_fatal("Pager", "cannot take over process %d: %s", (int)greeting->pid, strerror(-err));
     pager_fail(pager);
 }
 
 /* Returns whether the conversation has come to its end. */
 static bool step(struct pager *pager, struct greeting *greeting, uint64_t now_us)
 {
-    int err = greeting->space ? on_ready(pager, greeting) : on_hello(pager, greeting);
+    int err = greeting->space   ? on_ready(pager, greeting)
+              : greeting->forks ? welcome_fork(pager, greeting)
+                                : on_hello(pager, greeting);
     if (err == -EAGAIN)
         err = now_us - greeting->since_us > PATIENCE_US ? -ETIMEDOUT : 0;
     if (err)
@@ -245,10 +356,12 @@ static int accept_all(struct pager *pager, uint64_t now_us)
             close(connection);
             continue;
         }
+        greeting->fds[0] = greeting->fds[1] = -1;
         greeting->connection = connection;
         greeting->pid = peer.pid;
         greeting->since_us = now_us;
         greeting->next = pager->greetings;
+        pager->ngreetings++;
         pager->greetings = greeting;
     }
 }

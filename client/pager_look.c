@@ -20,6 +20,8 @@ enum {
     BRAKE_DENIED_US = 1000000,
     THREADS_US = 20000,
     REGIONS_AT_ONCE = 256,
+    PROBE_US = 20000,
+    SMALL_PAGES = 256, /* a process with less is not managed: a shell, say */
 };
 
 static uint64_t table_resident(const struct space *space)
@@ -28,10 +30,23 @@ static uint64_t table_resident(const struct space *space)
            page_table_count(space->table, PAGE_MOVING);
 }
 
-uint64_t pager_resident(const struct space *space)
+uint64_t pager_resident(const struct pager *pager)
+{
+    uint64_t resident = 0;
+    for (const struct space *space = pager->spaces; space; space = space->next)
+        resident += space_resident(space);
+    return resident;
+}
+
+uint64_t space_resident(const struct space *space)
 {
     if (!space->pressed)
         return space->anonymous_pages;
+    if (!space->proc) {
+        /* A child of which only the userfaultfd is known: what it has got since the fork. */
+        uint64_t resident = table_resident(space);
+        return resident > space->fork_base ? resident - space->fork_base : 0;
+    }
     /* The sample, carried forward by what has come and gone since by our own hand. The table counts
      * pages that are mapped but not written yet, and so may be ahead; the sample sees memory that
      * is not registered yet. The larger one counts. */
@@ -41,10 +56,10 @@ uint64_t pager_resident(const struct space *space)
     return resident > carried ? resident : carried;
 }
 
-int look_interval_us(const struct space *space)
+int look_interval_us(const struct pager *pager)
 {
-    uint64_t limit = space->pager->limit * PAGE_BYTES + TOLERANCE_BYTES;
-    uint64_t used = pager_resident(space) * PAGE_BYTES;
+    uint64_t limit = pager->limit * PAGE_BYTES + TOLERANCE_BYTES;
+    uint64_t used = pager_resident(pager) * PAGE_BYTES;
     uint64_t left_us = used < limit ? (limit - used) / FILL_BYTES_PER_US : 0;
     return left_us > SLOWEST_US ? SLOWEST_US : left_us < FASTEST_US ? FASTEST_US : (int)left_us;
 }
@@ -123,11 +138,10 @@ static void take_over(struct space *space, uint64_t start, uint64_t end)
 {
     if (each_gap(space, start, end, NULL) == 0)
         return;
-    const struct area *area = area_map_after(space->areas, start / PAGE_BYTES);
-    bool partly = area && area->start * PAGE_BYTES < end;
-    if (partly && !uffd_is_quiet(space->uffd)) {
+    if (!uffd_is_quiet(space->uffd)) {
         /* It may have grown in place, or it may be new where we still believe an older one to be.
-         * The events that are on their way will tell. */
+         * The events that are on their way will tell. And a mapping that is registered in part
+         * could not be made whole before them. */
         space->look_again = true;
         return;
     }
@@ -222,7 +236,7 @@ static void rescan(struct space *space)
 /* An earlier image's brake is still letting go of the program: it can have one tracer. */
 static bool is_held_already(const struct pager *pager)
 {
-    for (const struct space *dying = pager->dying; dying; dying = dying->next_dying)
+    for (const struct space *dying = pager->dying; dying; dying = dying->next)
         if (brake_is_busy(&dying->brake))
             return true;
     return false;
@@ -230,6 +244,9 @@ static bool is_held_already(const struct pager *pager)
 
 static void hold(struct space *space, uint64_t now_us)
 {
+    /* Held now it could not let its agent begin. */
+    if (!space->serving)
+        return;
     int err = brake_stop(&space->brake, space->pid, space->agent_tid);
     if (err == -EPERM && is_held_already(space->pager))
         return;
@@ -248,21 +265,35 @@ static void hold(struct space *space, uint64_t now_us)
 static void brake(struct space *space, uint64_t grown, uint64_t now_us)
 {
     const struct pager *pager = space->pager;
-    uint64_t resident = pager_resident(space);
+    uint64_t resident = pager_resident(pager);
     bool over = resident > (pager->high + pager->limit) / 2;
     bool soon = grown > UNKNOWN_MOST_BYTES / PAGE_BYTES && resident + 2 * grown > pager->limit;
     if (space->brake.on || !(over || soon) || now_us < space->brake_denied_us ||
-        reclaim_is_hopeless(space, now_us))
+        reclaim_is_hopeless(space->pager, now_us))
         return;
     hold(space, now_us);
     if (space->brake.on)
         look_at_maps(space); /* nothing grows now: all there is gets registered */
 }
 
+/* By this a child will show that it has a userfaultfd from birth. */
+static void register_mark(struct space *space)
+{
+    uint64_t start = space->mark * PAGE_BYTES;
+    int err = uffd_register(space->uffd, start, start + PAGE_BYTES);
+    if (err && err != -ESRCH) {
+        log_fatal("Pager", "%d: the mark cannot be registered: %s", (int)space->pid,
+                  strerror(-err));
+        pager_fail(space->pager);
+    }
+}
+
 static void press(struct space *space, uint64_t now_us)
 {
     space->pressed = true;
     space->sampled_resident = 0;
+    region_open(space);
+    register_mark(space);
     /* Registering takes the program's mapping lock, for which it may be fighting with itself: let
      * it not grow meanwhile. */
     hold(space, now_us);
@@ -275,45 +306,74 @@ static void press(struct space *space, uint64_t now_us)
 
 void look_release(struct space *space, uint64_t now_us)
 {
-    if (space->brake.on &&
-        (pager_resident(space) <= space->pager->high || reclaim_is_hopeless(space, now_us)))
+    if (space->brake.on && (pager_resident(space->pager) <= space->pager->high ||
+                            reclaim_is_hopeless(space->pager, now_us)))
         brake_release(&space->brake);
     else if (brake_is_busy(&space->brake))
         brake_poll(&space->brake);
 }
 
-static void note_peaks(struct space *space)
+static void note_peaks(const struct space *space, uint64_t outside)
 {
-    struct pager_counters *counters = &space->pager->counters;
-    uint64_t managed = space->anonymous_pages + page_table_count(space->table, PAGE_STAGED) +
-                       page_table_count(space->table, PAGE_REMOTE) +
-                       page_table_count(space->table, PAGE_FETCHING) +
-                       page_table_count(space->table, PAGE_READY);
-    counters->resident_pages = space->anonymous_pages;
-    counters->managed_pages = managed;
-    if (space->anonymous_pages > counters->peak_resident_pages)
-        counters->peak_resident_pages = space->anonymous_pages;
-    if (managed > counters->peak_managed_pages)
-        counters->peak_managed_pages = managed;
-    counters->table_bytes = page_table_bytes(space->table);
+    struct image_figures *figures = space->figures;
+    if (!figures)
+        return;
+    if (space->anonymous_pages > figures->peak_resident_pages)
+        figures->peak_resident_pages = space->anonymous_pages;
+    if (space->anonymous_pages + outside > figures->peak_managed_pages)
+        figures->peak_managed_pages = space->anonymous_pages + outside;
+}
+
+void look_note_peaks(struct pager *pager)
+{
+    struct pager_counters *counters = &pager->counters;
+    uint64_t resident = 0, out = 0;
+    counters->table_bytes = 0;
+    for (const struct space *space = pager->spaces; space; space = space->next) {
+        uint64_t outside = space_pages_out(space) - page_table_count(space->table, PAGE_MOVING);
+        note_peaks(space, outside);
+        resident += space->anonymous_pages;
+        out += outside;
+        counters->table_bytes += page_table_bytes(space->table);
+    }
+    counters->resident_pages = resident;
+    counters->managed_pages = resident + out;
+    if (resident > counters->peak_resident_pages)
+        counters->peak_resident_pages = resident;
+    if (resident + out > counters->peak_managed_pages)
+        counters->peak_managed_pages = resident + out;
+}
+
+/* Of a child that has not reported nobody tells when it ends. */
+static void probe(struct space *space, uint64_t now_us)
+{
+    if (now_us - space->probed_us < PROBE_US)
+        return;
+    space->probed_us = now_us;
+    if (uffd_is_gone(space->uffd))
+        space_end(space);
 }
 
 void look_tick(struct space *space, uint64_t now_us)
 {
     struct proc_size size;
-    if (space->dead || proc_map_size(space->proc, &size))
+    if (!space->proc && !space->dead)
+        probe(space, now_us);
+    if (space->dead || !space->proc || proc_map_size(space->proc, &size))
         return;
     uint64_t before = space->anonymous_pages;
     uint64_t grown = size.anonymous_pages > before ? size.anonymous_pages - before : 0;
     space->anonymous_pages = size.anonymous_pages;
     space->sampled_resident = table_resident(space);
-    note_peaks(space);
     if (!space->pressed) {
-        if (size.anonymous_pages >= space->pager->press)
+        if (size.anonymous_pages >= SMALL_PAGES &&
+            pager_resident(space->pager) >= space->pager->press)
             press(space, now_us);
         space->virtual_pages = size.virtual_pages;
         return;
     }
+    if (events_are_pending(space))
+        return;
     brake(space, grown, now_us);
     uint64_t known = table_resident(space);
     bool unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;

@@ -61,6 +61,7 @@ static void drop_key(struct space *space, uint64_t key)
         drop = space->drop = calloc(1, sizeof *drop);
         if (!drop)
             return;
+        drop->region = space->region;
         drop->item.kind = WRITE_BACK_DROP;
     }
     drop->ranges[drop->nranges++] = (struct wire_range){key, 1};
@@ -147,12 +148,27 @@ static void fill_batch(struct space *space, struct batch *batch, const uint64_t 
 static bool populate_busy(struct space *space)
 {
     struct agent_command command = {.op = AGENT_POPULATE, .nruns = space->nbusy};
-    memcpy(command.runs, space->busy_runs, space->nbusy * sizeof *command.runs);
-    space->nbusy = 0;
-    if (!send_command(space, &command))
+    for (uint32_t i = 0; i < space->nbusy; i++)
+        command.runs[i] = (struct agent_run){space->busy[i] * PAGE_BYTES, 1};
+    if (!send_command(space, &command)) {
+        space->nbusy = 0;
         return false;
+    }
     space->work = AGENT_POPULATING;
     return true;
+}
+
+/* The pages that have been made the process's own are the next to go: chosen anew, all of a large
+ * process's would have to be found shared before the first could leave. */
+static uint32_t take_populated(struct space *space, uint64_t *pages)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < space->nbusy; i++)
+        if (page_table_state(space->table, space->busy[i]) == PAGE_RESIDENT)
+            pages[count++] = space->busy[i];
+    space->nbusy = 0;
+    space->populated = false;
+    return count;
 }
 
 /* A page leaves for good only from an area we know; resident pages outside of all areas cannot be.
@@ -168,15 +184,16 @@ static uint32_t only_known(struct space *space, uint64_t *pages, uint32_t npages
 
 bool reclaim_step(struct space *space, uint64_t now_us)
 {
-    if (space->dead || !space->pressed || space->work != AGENT_IDLE || space->fork_fd >= 0)
-        return false;
-    if (space->nbusy > 0)
-        return populate_busy(space);
-    const struct pager *pager = space->pager;
-    uint64_t resident = pager_resident(space);
+    struct pager *pager = space->pager;
     /* Begins above the high threshold and goes on down to the low one. */
-    space->reclaiming = resident > pager->high || (space->reclaiming && resident > pager->low);
-    if (!space->reclaiming)
+    uint64_t resident = pager_resident(pager);
+    pager->reclaiming = resident > pager->high || (pager->reclaiming && resident > pager->low);
+    if (space->dead || !space->pressed || space->work != AGENT_IDLE || fork_is_prepared(space) ||
+        !space->serving || space->region_state != REGION_READY || events_are_pending(space))
+        return false;
+    if (space->nbusy > 0 && !space->populated)
+        return populate_busy(space);
+    if (!pager->reclaiming)
         return false;
     if (now_us < space->barren_until_us || now_us < space->retry_move_us)
         return false;
@@ -185,8 +202,14 @@ bool reclaim_step(struct space *space, uint64_t now_us)
         return false;
     look_at_threads(space, now_us);
     uint64_t pages[BATCH_PAGES];
-    uint64_t most = resident - pager->low;
-    uint32_t npages = choose(space, pages, most < BATCH_PAGES ? most : BATCH_PAGES);
+    /* Each process gives in proportion to what it has. */
+    uint64_t most = (resident - pager->low) * space_resident(space) / resident + 1;
+    uint32_t npages = 0;
+    space->retrying = space->populated;
+    if (space->retrying)
+        npages = take_populated(space, pages);
+    else
+        npages = choose(space, pages, most < BATCH_PAGES ? most : BATCH_PAGES);
     npages = only_known(space, pages, npages);
     if (npages == 0) {
         space->barren_until_us = now_us + BARREN_PAUSE_US;
@@ -211,16 +234,26 @@ bool reclaim_step(struct space *space, uint64_t now_us)
     return true;
 }
 
-bool reclaim_is_hopeless(const struct space *space, uint64_t now_us)
+static bool is_hopeless(const struct space *space, uint64_t now_us)
 {
-    if (!space->pressed)
+    if (!space->pressed || space->agent < 0 || fork_is_prepared(space))
         return true;
-    if (space->work != AGENT_IDLE || space->nbusy > 0)
+    if (!space->serving || space->region_state != REGION_READY || events_are_pending(space))
+        return false;
+    if (space->work != AGENT_IDLE || (space->nbusy > 0 && !space->populated))
         return false;
     for (int i = 0; i < SPACE_BATCHES; i++)
         if (space->batch_used[i])
             return false;
     return now_us < space->barren_until_us;
+}
+
+bool reclaim_is_hopeless(const struct pager *pager, uint64_t now_us)
+{
+    for (const struct space *space = pager->spaces; space; space = space->next)
+        if (!is_hopeless(space, now_us))
+            return false;
+    return true;
 }
 
 /* ---- what the agent says ---- */
@@ -248,8 +281,9 @@ static void on_moved(struct space *space, const struct agent_result *result)
             batch->page[i] = NO_PAGE;
             continue;
         case EBUSY:
-            if (space->nbusy < AGENT_BATCH_PAGES)
-                space->busy_runs[space->nbusy++] = (struct agent_run){page * PAGE_BYTES, 1};
+            /* Shared since a fork, or, if it still is busy afterwards, pinned. */
+            if (!space->retrying)
+                space->busy[space->nbusy++] = page;
             break;
         case EAGAIN:
             again = true;
@@ -262,19 +296,25 @@ static void on_moved(struct space *space, const struct agent_result *result)
         batch->page[i] = NO_PAGE;
     }
     space->pager->counters.pages_evicted += moved;
+    if (space->figures)
+        space->figures->pages_evicted += moved;
     space->retry_move_us = again ? rpc_now_us() + MOVE_RETRY_US : 0;
-    space->barren = moved || again ? 0 : space->barren + 1;
+    if (moved || again)
+        space->barren = 0;
+    else if (space->nbusy == 0)
+        space->barren++;
     if (space->barren >= BARREN_MOST) {
         space->barren = 0;
         space->barren_until_us = rpc_now_us() + BARREN_PAUSE_US;
-        space->nbusy = 0;
     }
     space->work = AGENT_COPYING;
 }
 
 void reclaim_on_agent(struct space *space, const struct agent_result *result)
 {
-    if (result->op == AGENT_MOVED && space->work == AGENT_MOVING) {
+    if (result->op == AGENT_SERVING && !space->serving) {
+        space->serving = true;
+    } else if (result->op == AGENT_MOVED && space->work == AGENT_MOVING) {
         on_moved(space, result);
     } else if (result->op == AGENT_COPIED && space->work == AGENT_COPYING) {
         struct batch *batch = space->moving;
@@ -288,6 +328,7 @@ void reclaim_on_agent(struct space *space, const struct agent_result *result)
         }
     } else if (result->op == AGENT_POPULATED && space->work == AGENT_POPULATING) {
         space->work = AGENT_IDLE;
+        space->populated = true;
     } else {
         log_fatal("Pager", "the agent said %u while doing %d", result->op, (int)space->work);
         pager_fail(space->pager);
@@ -299,7 +340,7 @@ void reclaim_on_agent(struct space *space, const struct agent_result *result)
 void reclaim_take_back(struct space *space, struct batch *batch)
 {
     struct pager *pager = space->pager;
-    if (batch->status != WIRE_OK && !space->dead) {
+    if (batch->status != WIRE_OK && !space->released) {
         /* The other batches meet the same: said once. */
         if (!pager->failed)
             log_fatal("Pager", "pages cannot be stored: %s: %s", wire_status_name(batch->status),
@@ -307,7 +348,7 @@ void reclaim_take_back(struct space *space, struct batch *batch)
         pager_fail(pager);
         return; /* the batch stays: its pages are still only here */
     }
-    for (uint32_t i = 0; i < batch->npages && !space->dead; i++) {
+    for (uint32_t i = 0; i < batch->npages && !space->released; i++) {
         uint64_t page = batch->page[i];
         if (page == NO_PAGE || batch->outcome[i] == OUTCOME_SKIP)
             continue;

@@ -78,6 +78,15 @@ void proc_map_close(struct proc_map **map)
     *map = NULL;
 }
 
+void proc_map_name(const struct proc_map *map, char *name, size_t cap)
+{
+    int fd = openat(map->dir, "comm", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? 0 : read(fd, name, cap - 1);
+    shut(fd);
+    name[got > 0 ? got : 0] = 0;
+    name[strcspn(name, "\n")] = 0;
+}
+
 int proc_map_pagemap(const struct proc_map *map)
 {
     return map->pagemap;
@@ -184,6 +193,31 @@ int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_rang
         line = end + 1;
     }
     return 0;
+}
+
+int proc_map_walk_wiped(struct proc_map *map, void (*each)(void *arg, struct proc_range range),
+                        void *arg)
+{
+    int fd = openat(map->dir, "smaps", O_RDONLY | O_CLOEXEC);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+    if (!file) {
+        int err = -errno;
+        shut(fd);
+        return err == -ENOENT ? -ESRCH : err;
+    }
+    char line[PAGE];
+    struct proc_range range = {0, 0};
+    while (fgets(line, sizeof line, file)) {
+        uint64_t start, end;
+        const char *at = parse_hex(line, &start);
+        if (at && *at == '-' && (at = parse_hex(at + 1, &end)) && *at == ' ')
+            range = (struct proc_range){start, end};
+        else if (strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " wf"))
+            each(arg, range);
+    }
+    int err = ferror(file) ? -EIO : 0;
+    fclose(file);
+    return err;
 }
 
 static struct thread *find_thread(struct proc_map *map, pid_t tid)

@@ -18,6 +18,9 @@ struct proc_map;
 int proc_map_open(struct proc_map **out, pid_t pid) __attribute__((warn_unused_result));
 void proc_map_close(struct proc_map **map);
 
+/* What the kernel calls the process; empty when it cannot be known. */
+void proc_map_name(const struct proc_map *map, char *name, size_t cap);
+
 /* Descriptor of /proc/PID/pagemap, for uffd_scan(); owned by MAP. */
 int proc_map_pagemap(const struct proc_map *map);
 
@@ -41,6 +44,11 @@ bool proc_map_parse(const char *line, struct proc_range *out);
 /* Calls EACH for every such mapping, in order. 0 or -errno. */
 int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_range range), void *arg)
     __attribute__((warn_unused_result));
+
+/* Calls EACH for every mapping that a child finds empty (MADV_WIPEONFORK). Costs the kernel a walk
+ * over all that is resident. 0 or -errno. */
+int proc_map_walk_wiped(struct proc_map *map, void (*each)(void *arg, struct proc_range range),
+                        void *arg) __attribute__((warn_unused_result));
 
 /* Looks at the program's threads. The kernel writes to a thread's control block when the thread is
  * ending, at a point where it cannot wait for a page: those pages must stay. */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -158,6 +159,17 @@ int program_find(const char *name, char path[PATH_MAX], char *why, size_t why_ca
     return program_check(path, why, why_cap);
 }
 
+static struct rlimit descriptors; /* as they were */
+static bool descriptors_raised;
+
+void program_raise_limits(void)
+{
+    if (getrlimit(RLIMIT_NOFILE, &descriptors))
+        return;
+    struct rlimit raised = {descriptors.rlim_max, descriptors.rlim_max};
+    descriptors_raised = setrlimit(RLIMIT_NOFILE, &raised) == 0;
+}
+
 static void free_environment(char **made)
 {
     free(made[0]);
@@ -202,6 +214,8 @@ static void be_program(const char *path, char *const *argv, char **environment, 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent || read(go_fd, &byte, 1) != 1)
         _exit(125);
+    if (descriptors_raised)
+        setrlimit(RLIMIT_NOFILE, &descriptors);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

@@ -20,6 +20,10 @@ int program_find(const char *name, char path[PATH_MAX], char *why, size_t why_ca
 /* Whether the file can take the agent: 0; 126 with a line in WHY when it cannot. */
 int program_check(const char *path, char *why, size_t why_cap) __attribute__((warn_unused_result));
 
+/* Raises our limit of descriptors: every process takes some. Before the first program_start(),
+ * which gives the program the limit that was there before. */
+void program_raise_limits(void);
+
 /* Starts PATH with ARGV, the agent preloaded, the signal mask empty. GO_FD: the child waits until a
  * byte can be read from it. The child is killed when the calling thread ends. Returns the child's
  * pid or -errno. When exec fails, its errno (an int) is written to *ERROR_FD; else that reads as

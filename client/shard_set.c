@@ -68,11 +68,11 @@ static void on_open(void *arg, struct rpc_answer *answer)
         refuse(greeting, answer);
         return;
     }
-    greeting->set->regions[answer->shard] = answer->reply->region;
+    greeting->set->region.ids[answer->shard] = answer->reply->region;
     if (answer->reply->sequence > greeting->set->sequence)
         greeting->set->sequence = answer->reply->sequence;
-    if (answer->reply->epoch > greeting->set->epoch)
-        greeting->set->epoch = answer->reply->epoch;
+    if (answer->reply->epoch > greeting->set->region.epoch)
+        greeting->set->region.epoch = answer->reply->epoch;
 }
 
 static void say_silent(const struct greeting *greeting)
@@ -164,7 +164,7 @@ int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char 
     }
     if (!err) {
         /* Confirms it, on all shards the same: one may have been behind, or asked twice. */
-        request.epoch = set->epoch;
+        request.epoch = set->region.epoch;
         err = ask_all(rpc, &greeting, &request, on_open, stop_fd, &said);
     }
     if (err == -EPROTO && greeting.put_off)
@@ -200,8 +200,8 @@ uint32_t shard_set_remove_region(const struct shard_set *set, uint32_t wait_ms)
     for (uint32_t i = 0; i < set->nshards; i++) {
         memset(&request, 0, sizeof request);
         request.method = WIRE_REMOVE;
-        request.region = set->regions[i];
-        request.epoch = set->epoch;
+        request.region = set->region.ids[i];
+        request.epoch = set->region.epoch;
         if (rpc_call(rpc, i, &request, NULL, 0, on_remove, &confirmed))
             break;
     }

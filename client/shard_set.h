@@ -11,6 +11,12 @@
 #include "../ini/config.h"
 #include "../proto/wire.h"
 
+/* A region on every shard of a set. */
+struct store_region {
+    uint64_t ids[CONFIG_MAX_SHARDS]; /* its number on each shard */
+    uint64_t epoch;
+};
+
 struct shard_set {
     void *zmq;              /* not owned */
     char *const *endpoints; /* not owned */
@@ -18,9 +24,8 @@ struct shard_set {
     uint32_t wait_ms;
     uint32_t say_after_ms; /* how long a shard may be silent before shard_set_open() says so */
     uint64_t stores[CONFIG_MAX_SHARDS];
-    uint64_t regions[CONFIG_MAX_SHARDS]; /* the region's number on each shard */
-    uint64_t epoch;
-    uint64_t sequence; /* highest stored so far on any shard */
+    struct store_region region; /* the program's own */
+    uint64_t sequence;          /* highest stored so far on any shard */
 };
 
 /* Greets all shards and opens REGION on each. Says on standard error when one has not answered for

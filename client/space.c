@@ -26,7 +26,8 @@ void space_free(struct space **space)
     close_fd(&s->agent);
     close_fd(&s->uffd);
     close_fd(&s->hold_uffd);
-    close_fd(&s->fork_fd);
+    for (int i = 0; i < SPACE_FORKING; i++)
+        close_fd(&s->forking[i].connection);
     if (s->pool)
         munmap(s->pool, SPACE_POOL_BYTES);
     proc_map_close(&s->proc);
@@ -37,38 +38,107 @@ void space_free(struct space **space)
     *space = NULL;
 }
 
-int space_new(struct space **out, struct pager *pager, pid_t pid, int pool_fd)
+int space_new(struct space **out, struct pager *pager)
 {
     struct space *space = calloc(1, sizeof *space);
     if (!space)
         return -ENOMEM;
     space->pager = pager;
-    space->pid = pid;
-    space->agent = space->uffd = space->hold_uffd = space->fork_fd = -1;
+    space->agent = space->uffd = space->hold_uffd = -1;
+    for (int i = 0; i < SPACE_FORKING; i++)
+        space->forking[i].connection = -1;
     int err = page_table_new(&space->table);
     if (!err)
         err = area_map_new(&space->areas);
     if (!err)
         err = resident_queue_new(&space->queue);
-    if (!err)
-        err = proc_map_open(&space->proc, pid);
-    if (!err) {
-        void *pool = mmap(NULL, SPACE_POOL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, pool_fd, 0);
-        space->pool = pool == MAP_FAILED ? NULL : pool;
-        err = space->pool ? 0 : -errno;
-    }
     if (err) {
         space_free(&space);
         return err;
     }
     for (uint32_t i = 0; i < SPACE_BATCHES; i++) {
         space->batches[i].owner = space;
+        space->batches[i].region = &space->region;
         space->batches[i].index = i;
-        space->batches[i].bytes = space->pool + (size_t)i * BATCH_PAGES * PAGE_BYTES;
         space->batches[i].item.kind = WRITE_BACK_BATCH;
     }
     *out = space;
     return 0;
+}
+
+static void set_pool(struct space *space, char *pool)
+{
+    space->pool = pool;
+    for (uint32_t i = 0; i < SPACE_BATCHES; i++)
+        space->batches[i].bytes = pool + (size_t)i * BATCH_PAGES * PAGE_BYTES;
+}
+
+int space_take_process(struct space *space, struct space *from)
+{
+    if (space->proc || !from->proc)
+        return -EINVAL;
+    space->pid = from->pid;
+    space->proc = from->proc;
+    set_pool(space, from->pool);
+    from->proc = NULL;
+    from->pool = NULL;
+    return 0;
+}
+
+int space_set_process(struct space *space, pid_t pid, int pool_fd)
+{
+    void *pool = mmap(NULL, SPACE_POOL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, pool_fd, 0);
+    if (pool == MAP_FAILED)
+        return -errno;
+    set_pool(space, pool);
+    space->pid = pid;
+    return proc_map_open(&space->proc, pid);
+}
+
+void space_add(struct space *space)
+{
+    struct pager *pager = space->pager;
+    space->next = pager->spaces;
+    pager->spaces = space;
+    pager->processes++;
+}
+
+struct space *space_of(const struct pager *pager, pid_t pid)
+{
+    struct space *space = pager->spaces;
+    while (space && space->pid != pid)
+        space = space->next;
+    return space;
+}
+
+void space_name(struct space *space)
+{
+    struct pager *pager = space->pager;
+    struct image_figures *all = pager->counters.by_image, *found = NULL;
+    for (int i = 0; i < PAGER_IMAGES && !found; i++)
+        if (all[i].pid == 0)
+            found = &all[i];
+    for (int i = 0; i < PAGER_IMAGES && !found; i++) {
+        pager->next_figures = (pager->next_figures + 1) % PAGER_IMAGES;
+        if (all[pager->next_figures].ended)
+            found = &all[pager->next_figures];
+    }
+    if (!found)
+        return;
+    *found = (struct image_figures){.pid = space->pid};
+    proc_map_name(space->proc, found->name, sizeof found->name);
+    space->figures = found;
+}
+
+static void take_from_live(struct space *space)
+{
+    struct space **at = &space->pager->spaces;
+    while (*at && *at != space)
+        at = &(*at)->next;
+    if (!*at)
+        return; /* it was never in hand */
+    *at = space->next;
+    space->pager->processes--;
 }
 
 uint64_t space_pages_out(const struct space *space)
@@ -80,6 +150,37 @@ uint64_t space_pages_out(const struct space *space)
            page_table_count(space->table, PAGE_READY);
 }
 
+/* Nobody will ask for its pages any more: the store may forget them. */
+static void release(struct space *space)
+{
+    space->released = true;
+    if (space->owns_region) {
+        region_remove(space);
+        return;
+    }
+    for (const struct area *area; (area = area_map_after(space->areas, 0));)
+        events_unmap(space, area->start, area->end);
+    reclaim_flush_drops(space);
+}
+
+static void forget_work(struct space *space)
+{
+    if (space->moving) {
+        /* What the agent had taken out and not copied yet has gone with it. */
+        space->lost = true;
+        space->batch_used[space->moving->index] = false;
+        for (uint32_t i = 0; i < space->moving->npages; i++)
+            if (space->moving->page[i] != NO_PAGE)
+                page_table_set(space->table, space->moving->page[i], PAGE_ZERO);
+        space->moving = NULL;
+    }
+    for (int i = 0; i < SPACE_FETCHES; i++)
+        if (space->fetches[i].state == FETCH_READY || space->fetches[i].state == FETCH_INSTALLING) {
+            rpc_body_destroy(&space->fetches[i].body);
+            space->fetches[i].state = FETCH_FREE;
+        }
+}
+
 void space_end(struct space *space)
 {
     struct pager *pager = space->pager;
@@ -88,33 +189,27 @@ void space_end(struct space *space)
     /* Threads that are being traced can end, or go on as another image, only when we let them. */
     brake_release(&space->brake);
     space->dead = true;
-    pager->present = false;
+    if (space->figures)
+        space->figures->ended = true;
+    space->figures = NULL;
+    take_from_live(space);
+    if (space->pid == pager->program)
+        pager->present = false;
+    pager->ended_agents_cpu_us += space->agent_cpu_us;
     log_debug("Pager", "%d: this image is gone", (int)space->pid);
-    /* The program may live on as another image: the store must not keep this one's pages. */
-    for (const struct area *area; (area = area_map_after(space->areas, 0));)
-        events_unmap(space, area->start, area->end);
-    reclaim_flush_drops(space);
-    if (space->moving) {
-        space->batch_used[space->moving->index] = false;
-        space->moving = NULL;
-    }
-    for (int i = 0; i < SPACE_FETCHES; i++)
-        if (space->fetches[i].state == FETCH_READY || space->fetches[i].state == FETCH_INSTALLING) {
-            rpc_body_destroy(&space->fetches[i].body);
-            space->fetches[i].state = FETCH_FREE;
-        }
+    forget_work(space);
     close_fd(&space->agent);
     close_fd(&space->uffd);
     close_fd(&space->hold_uffd);
-    if (pager->space == space)
-        pager->space = NULL;
-    space->next_dying = pager->dying;
+    space->next = pager->dying;
     pager->dying = space;
+    if (!fork_is_waited_for(space))
+        release(space);
 }
 
 static bool is_referred_to(const struct space *space)
 {
-    if (brake_is_busy(&space->brake))
+    if (brake_is_busy(&space->brake) || space->region_answers > 0)
         return true;
     for (int i = 0; i < SPACE_BATCHES; i++)
         if (space->batch_used[i])
@@ -130,11 +225,17 @@ void space_reap(struct pager *pager)
     for (struct space **at = &pager->dying; *at;) {
         struct space *space = *at;
         brake_poll(&space->brake);
-        if (is_referred_to(space)) {
-            at = &space->next_dying;
+        if (!space->released) {
+            /* It was ended in the middle of a fork: its child lives, and needs what it had. */
+            events_believe(space);
+            if (!fork_is_waited_for(space))
+                release(space);
+        }
+        if (!space->released || is_referred_to(space)) {
+            at = &space->next;
             continue;
         }
-        *at = space->next_dying;
+        *at = space->next;
         space_free(&space);
     }
 }

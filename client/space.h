@@ -19,6 +19,7 @@
 #include "resident_queue.h"
 #include "agent/agent_proto.h"
 
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,6 +30,8 @@ enum {
     SPACE_FETCHES = 64,
     SPACE_RECENT_MOVES = 64,
     SPACE_LEFT_PAGES = 64,
+    SPACE_MESSAGES = 64, /* of the userfaultfd, read at once */
+    SPACE_FORKING = 16,  /* threads about to fork at once */
     SPACE_POOL_BYTES = SPACE_BATCHES * BATCH_PAGES * PAGE_BYTES,
     FETCH_PAGES = READAHEAD_MAX_PAGES,
 };
@@ -51,6 +54,13 @@ struct fault_list {
     size_t count, capacity;
 };
 
+/* Where a space's pages go in the store. */
+enum region_state {
+    REGION_NONE,    /* nothing stored yet, nothing opened */
+    REGION_OPENING, /* asked for */
+    REGION_READY,
+};
+
 enum fetch_state { FETCH_FREE, FETCH_SENT, FETCH_READY, FETCH_INSTALLING };
 
 struct fetch {
@@ -69,13 +79,30 @@ struct fetch {
 
 struct space {
     struct pager *pager;
-    struct space *next_dying;
-    pid_t pid;
-    bool dead; /* its image is gone; waits for batches and fetches to return */
+    struct space *next; /* among the live ones, or among the dying */
+    pid_t pid;          /* 0: a child that has not reported yet, and may never */
+    bool dead;          /* its image is gone; waits for batches and fetches to return */
+    bool released;      /* and the store has been told to forget its pages */
+    bool lost;          /* it died while pages were between its memory and the pool */
     int agent, uffd, hold_uffd;
     int32_t agent_tid;
+    struct image_figures *figures; /* in the pager's counters; NULL: none */
+    bool serving; /* the agent's thread has begun; it needs the program's for that */
+    uint64_t agent_cpu_us;
+    struct space_ready {
+        bool agent, hold, events;
+    } ready; /* what poll() found */
+
+    struct store_region region;
+    enum region_state region_state;
+    uint32_t region_answers; /* still to come */
+    bool region_opened;      /* the answers are those to OPEN, not to BRANCH */
+    bool owns_region;        /* made for this space: goes with it */
+    char region_name[WIRE_MAX_NAME_BYTES + 1];
+
     bool has_fork_event;
     struct agent_range own[AGENT_OWN_RANGES];
+    uint64_t mark; /* the page by which a child shows whose it is */
     char *pool;
     struct proc_map *proc;
     struct page_table *table;
@@ -85,8 +112,10 @@ struct space {
 
     enum agent_work work;
     struct batch *moving;
-    struct agent_run busy_runs[AGENT_BATCH_PAGES]; /* pages found shared: to be populated */
+    uint64_t busy[AGENT_BATCH_PAGES]; /* pages found shared: to be populated, then moved */
     uint32_t nbusy;
+    bool populated; /* they have been */
+    bool retrying;  /* the batch under way is made of them */
     bool batch_used[SPACE_BATCHES];
     struct batch batches[SPACE_BATCHES];
     struct fetch fetches[SPACE_FETCHES];
@@ -94,12 +123,27 @@ struct space {
     struct fault_list held;  /* wait for room in the budget */
     struct fault_list again; /* wait for events to be read */
     struct drop *drop;       /* being filled */
+    /* A fork that is being answered, and what was read after it: see events_read(). */
+    struct uffd_msg waiting[SPACE_MESSAGES];
+    uint32_t nwaiting;
+    struct space *fork_child; /* made for the first of them, until the store has branched it */
+    bool fork_done;           /* it has */
+    /* Of the child of a fork: */
+    bool being_made;               /* the store is still to answer */
+    bool doomed;                   /* some of what it had is lost: it is ended when it faults */
+    uint64_t fork_base;            /* pages it had from its parent */
+    int32_t first_tid, marked_tid; /* who has faulted before it reported; on its mark */
+    uint64_t probed_us;
     /* Where memory was moved to while other events were still to come: see on_unmap(). */
     struct agent_range recent_moves[SPACE_RECENT_MOVES]; /* page numbers */
     uint32_t nrecent;
     uint64_t left[SPACE_LEFT_PAGES]; /* pages that mremap() fills: see leave_to_mremap() */
     uint32_t nleft;
-    int fork_fd; /* connection of a thread about to fork; -1 */
+    struct forking {
+        int connection; /* -1: none */
+        bool answered;
+    } forking[SPACE_FORKING]; /* threads about to fork, where the kernel does not tell of it */
+    uint64_t bring_at;        /* pages from here on are still to be looked at for that */
 
     bool pressed; /* registered and reclaiming, no longer native */
     bool look_again;
@@ -111,7 +155,6 @@ struct space {
     uint64_t barren_until_us;  /* nothing could be moved: do not try before */
     uint32_t barren;
     uint64_t retry_move_us;
-    bool reclaiming;
     struct brake brake; /* held while unregistered memory grows */
     uint64_t brake_denied_us;
     uint64_t evict_clock; /* pages evicted so far */
@@ -132,21 +175,36 @@ struct pager {
     _Atomic bool managed_news, failed;
     _Atomic uint64_t images;
     _Atomic bool present;
+    _Atomic uint32_t processes;       /* in hand, */
+    _Atomic uint32_t ngreetings;      /* and about to be */
     uint64_t limit, high, low, press; /* pages */
-    struct space *space;              /* the program */
-    struct space *dying;              /* earlier images, still waited for */
-    struct greeting *greetings;       /* who has connected and has not reported yet */
+    bool reclaiming;
+    struct space *spaces; /* the program and its children */
+    struct space *dying;  /* images that are gone, still waited for */
+    uint64_t ended_agents_cpu_us;
+    uint32_t nregions; /* made so far: for their names */
+    struct pollfd *fds;
+    uint32_t fds_capacity;
+    struct greeting *greetings; /* who has connected and has not reported yet */
     struct wire_request request;
     struct pager_counters counters;
+    uint32_t next_figures;          /* of an image that has ended, to be used again */
     pthread_mutex_t published_lock; /* innermost: nothing is called under it */
     struct pager_counters published;
     uint64_t published_us;
 };
 
 /* space.c */
-int space_new(struct space **out, struct pager *pager, pid_t pid, int pool_fd)
+int space_new(struct space **out, struct pager *pager) __attribute__((warn_unused_result));
+/* Gives it what needs a process that is known: /proc, and the pool. */
+int space_set_process(struct space *space, pid_t pid, int pool_fd)
     __attribute__((warn_unused_result));
-void space_free(struct space **space);               /* nothing may refer to it any more */
+/* The process, as FROM had it, is SPACE's. 0 or -errno. */
+int space_take_process(struct space *space, struct space *from) __attribute__((warn_unused_result));
+void space_add(struct space *space); /* to the pager's */
+struct space *space_of(const struct pager *pager, pid_t pid);
+void space_name(struct space *space);  /* it has reported: it gets figures of its own */
+void space_free(struct space **space); /* nothing may refer to it any more */
 uint64_t space_pages_out(const struct space *space); /* pages the program would miss */
 void space_end(struct space *space);                 /* the image is gone */
 void space_reap(struct pager *pager);                /* frees what nothing refers to any more */
@@ -154,8 +212,9 @@ void space_reap(struct pager *pager);                /* frees what nothing refer
 /* pager.c */
 void pager_tell_news(struct pager *pager);      /* wakes the main thread: see pager_event() */
 void pager_fail(struct pager *pager);           /* the program must not go on (already logged) */
-uint64_t pager_room(const struct space *space); /* pages that may still come in */
-uint64_t pager_resident(const struct space *space);
+uint64_t pager_room(const struct pager *pager); /* pages that may still come in */
+uint64_t pager_resident(const struct pager *pager);
+uint64_t space_resident(const struct space *space);
 
 /* pager_greet.c */
 int greet_step(struct pager *pager, bool connections, uint64_t now_us);
@@ -172,18 +231,45 @@ void fetch_free_all(struct space *space);
 
 /* pager_events.c */
 int events_read(struct space *space); /* returns how many messages there were */
+/* Events that were read are still to be believed, or the space is being made: what the tables say
+ * may not be so. Nothing is taken out, put in or registered meanwhile. */
+bool events_are_pending(const struct space *space);
+/* Answers the forks that can be, and believes what was read after them. */
+void events_believe(struct space *space);
+/* Forgets what is not registered. The tables are another process's: of a child that does nothing
+ * at the moment. */
+void events_verify(struct space *space);
 void events_serve_hold(struct space *space);
 void events_unmap(struct space *space, uint64_t start, uint64_t end); /* pages */
 
+/* pager_fork.c */
+/* Answers a fork; CHILD_UFFD is ours then. False: not yet, ask again. */
+bool fork_answer(struct space *space, int child_uffd);
+void fork_branched(struct space *child);            /* the store has made its region */
+bool fork_is_waited_for(const struct space *space); /* its pages are still needed for a child */
+/* A thread is about to fork, and the kernel will not tell: all its process has outside comes in
+ * first, and stays until the thread says so on its connection (ours then), or hangs up. 0, or
+ * -EAGAIN: too many at once. */
+int fork_prepare(struct space *space, int connection) __attribute__((warn_unused_result));
+bool fork_is_prepared(const struct space *space);
+void fork_serve(struct space *space, uint64_t now_us);
+
+/* pager_region.c */
+void region_open(struct space *space);
+int region_branch(struct space *space, const struct space *parent)
+    __attribute__((warn_unused_result));
+void region_remove(struct space *space);
+
 /* pager_look.c */
 void look_tick(struct space *space, uint64_t now_us);
-int look_interval_us(const struct space *space);
+void look_note_peaks(struct pager *pager);
+int look_interval_us(const struct pager *pager);
 void look_release(struct space *space, uint64_t now_us); /* lets braked threads go in time */
 void look_at_threads(struct space *space, uint64_t now_us);
 
 /* pager_reclaim.c */
 bool reclaim_step(struct space *space, uint64_t now_us);
-bool reclaim_is_hopeless(const struct space *space, uint64_t now_us);
+bool reclaim_is_hopeless(const struct pager *pager, uint64_t now_us);
 void reclaim_on_agent(struct space *space, const struct agent_result *result);
 void reclaim_take_back(struct space *space, struct batch *batch);
 struct batch *reclaim_find_staged(struct space *space, uint64_t page, uint32_t *at);

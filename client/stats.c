@@ -61,6 +61,26 @@ static void write_pages(FILE *file, const struct stats *stats)
     number(file, "wasted", pager->readahead_wasted, "},\n");
 }
 
+static void write_images(FILE *file, const struct pager_counters *pager)
+{
+    fputs("\"processes\": [", file);
+    const char *before = "";
+    for (int i = 0; i < PAGER_IMAGES; i++) {
+        const struct image_figures *image = &pager->by_image[i];
+        if (image->pid == 0)
+            continue;
+        fprintf(file, "%s\n    {\"pid\": %d, \"name\": ", before, (int)image->pid);
+        before = ",";
+        write_string(file, image->name);
+        fprintf(file, ", \"ended\": %s, ", image->ended ? "true" : "false");
+        number(file, "peak_resident_bytes", image->peak_resident_pages * PAGE, ", ");
+        number(file, "peak_managed_bytes", image->peak_managed_pages * PAGE, ", ");
+        number(file, "faults", image->faults, ", ");
+        number(file, "pages_evicted", image->pages_evicted, "}");
+    }
+    fputs(*before ? "\n  ],\n  " : "],\n  ", file);
+}
+
 static void write_all(FILE *file, const struct stats *stats)
 {
     const struct pager_counters *pager = &stats->pager;
@@ -94,6 +114,7 @@ static void write_all(FILE *file, const struct stats *stats)
     number(file, "brakes", pager->brakes, ",\n  ");
     number(file, "images", pager->images, ",\n  ");
     number(file, "forks", pager->forks, ",\n  ");
+    write_images(file, pager);
     number(file, "retries", pager->rpc.retries + write_back->rpc.retries, ",\n  ");
     number(file, "failovers", 0, "\n}\n");
 }

@@ -10,7 +10,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, LOW_ADDRESS = 16 << 20 /* above every mmap_min_addr */ };
 
 static const struct {
     uint64_t bit;
@@ -185,6 +185,12 @@ bool uffd_is_quiet(int fd)
     /* The kernel looks for pending changes before it looks at the (invalid) range. */
     struct uffdio_zeropage nothing = {.range = {0, 0}};
     return ioctl(fd, UFFDIO_ZEROPAGE, &nothing) == 0 || errno != EAGAIN;
+}
+
+bool uffd_is_gone(int fd)
+{
+    errno = 0;
+    return is_gone(fd, LOW_ADDRESS) || errno == ENOTTY;
 }
 
 int uffd_scan(int pagemap, uint64_t start, uint64_t end, uint64_t mask, uint64_t not,

@@ -57,6 +57,10 @@ void uffd_wake(int fd, uint64_t start, uint64_t npages);
  * returned true was looked at while nothing was pending. */
 bool uffd_is_quiet(int fd);
 
+/* Whether the memory the descriptor stands for is gone (exit or exec); true also of a descriptor
+ * that is no userfaultfd. */
+bool uffd_is_gone(int fd);
+
 /* Ranges of pages in [start, end) that have all categories of MASK and none of NOT (KPAGE_IS_*).
  * PAGEMAP: an open /proc/PID/pagemap. Fills up to CAP regions, says in *NEXT where to go on (END
  * when done). Returns the number of regions or -errno. */

@@ -114,8 +114,8 @@ static void send_put(struct put *put)
     struct wire_request *request = &wb->request;
     memset(request, 0, offsetof(struct wire_request, pages));
     request->method = WIRE_PAGE_PUT;
-    request->region = wb->set->regions[put->shard];
-    request->epoch = wb->set->epoch;
+    request->region = batch->region->ids[put->shard];
+    request->epoch = batch->region->epoch;
     request->npages = put->npages;
     request->nranges = 0;
     for (uint32_t i = 0; i < put->npages; i++) {
@@ -235,7 +235,8 @@ static void start_batch(struct write_back *wb, struct batch *batch)
 static void on_drop(void *arg, struct rpc_answer *answer)
 {
     (void)arg;
-    if (answer->status != WIRE_OK)
+    /* Not found: its process has ended, and its region with it. */
+    if (answer->status != WIRE_OK && answer->status != WIRE_NOT_FOUND)
         log_warn("WriteBack", "dropping pages: %s %s", wire_status_name(answer->status),
                  answer->detail);
 }
@@ -245,14 +246,14 @@ static void send_drop(struct write_back *wb, const struct drop *drop)
     struct wire_request *request = &wb->request;
     memset(request, 0, offsetof(struct wire_request, pages));
     request->method = WIRE_PAGE_DROP;
-    request->epoch = wb->set->epoch;
+    request->epoch = drop->region.epoch;
     request->npages = 0;
     request->sequence = drop->sequence;
     request->nranges = drop->nranges;
     memcpy(request->ranges, drop->ranges, drop->nranges * sizeof *drop->ranges);
     /* Ranges may span extents of several shards: each drops what it has. */
     for (uint32_t shard = 0; shard < wb->set->nshards; shard++) {
-        request->region = wb->set->regions[shard];
+        request->region = drop->region.ids[shard];
         if (rpc_call(wb->rpc, shard, request, NULL, 0, on_drop, NULL))
             log_warn("WriteBack", "cannot send a drop");
     }

@@ -36,9 +36,10 @@ struct write_back_item {
 };
 
 struct batch {
-    struct write_back_item item; /* first: handed over by its address */
-    struct space *owner;         /* the pager's */
-    uint32_t index;              /* place in the pool */
+    struct write_back_item item;       /* first: handed over by its address */
+    struct space *owner;               /* the pager's */
+    const struct store_region *region; /* where to; outlives the batch's way through */
+    uint32_t index;                    /* place in the pool */
     uint32_t npages;
     const char *bytes;          /* npages pages in the pool */
     uint64_t page[BATCH_PAGES]; /* page numbers; the pager's (they change when memory moves) */
@@ -56,6 +57,7 @@ struct batch {
 /* Keys the store may forget; freed by write-back. */
 struct drop {
     struct write_back_item item;
+    struct store_region region;
     uint64_t sequence; /* write-back's own */
     uint32_t nranges;
     struct wire_range ranges[WIRE_MAX_RANGES];

@@ -28,6 +28,7 @@ struct client_config {
     uint32_t stats_interval_ms;             /* 0: write the statistics only at the end */
     uint64_t start_addr, end_addr;          /* manage only memory in [start_addr, end_addr) */
     uint32_t low_threshold, high_threshold; /* percent of local_bytes; low < high <= 100 */
+    bool follow;                            /* manage the program's children too */
     uint32_t wait_s; /* how long the program may be held when no DMS can serve it */
     char **argv;     /* program and arguments, NULL at the end; not owned */
 };

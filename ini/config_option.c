@@ -79,6 +79,15 @@ const struct config_option config_options[] = {
      .kind = CONFIG_KIND_NUMBER,
      .offset = offsetof(struct config, client.wait_s),
      .max = 86400},
+    {.name = "follow",
+     .section = CONFIG_SECTION_CLIENT,
+     .key = "follow",
+     .argument = "YES|NO",
+     .help = "whether the program's children are managed too, within the same budget",
+     .allowed = "yes or no",
+     .value = "yes",
+     .kind = CONFIG_KIND_SWITCH,
+     .offset = offsetof(struct config, client.follow)},
     {.name = "low-threshold",
      .section = CONFIG_SECTION_CLIENT,
      .key = "low_threshold",
@@ -428,6 +437,12 @@ static int add_endpoint(struct client_config *client, const char *text, char *re
     return err;
 }
 
+static int store_switch(bool *out, const char *text)
+{
+    *out = strcmp(text, "yes") == 0;
+    return *out || strcmp(text, "no") == 0 ? 0 : -EINVAL;
+}
+
 static int add_endpoints(struct client_config *client, const char *text, char *reason, size_t cap)
 {
     char *list = strdup(text);
@@ -473,6 +488,8 @@ int config_option_store(const struct config_option *option, struct config *confi
         return store_level(place, text);
     case CONFIG_KIND_DURABILITY:
         return store_durability(place, text);
+    case CONFIG_KIND_SWITCH:
+        return store_switch(place, text);
     }
     return -EINVAL;
 }

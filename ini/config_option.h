@@ -30,6 +30,7 @@ enum config_kind {
     CONFIG_KIND_ENDPOINTS,  /* a list of them */
     CONFIG_KIND_LEVEL,
     CONFIG_KIND_DURABILITY,
+    CONFIG_KIND_SWITCH, /* yes or no */
 };
 
 struct config_option {

@@ -276,6 +276,24 @@ static void move_to_hold(struct agent *agent, uint32_t first, uint32_t npages)
     }
 }
 
+/* The next command, and a descriptor if one came with it. Returns its length or -errno. */
+static long receive_command(struct agent *agent, int *fd)
+{
+    struct io_vector vector = {&agent->command, sizeof agent->command};
+    struct control_fds control;
+    struct message_header header;
+    clear(&header, sizeof header);
+    header.vectors = &vector;
+    header.nvectors = 1;
+    header.control = &control;
+    header.control_len = sizeof control;
+    long got = sys3(__NR_recvmsg, agent->sock, (long)&header, MESSAGE_CMSG_CLOEXEC);
+    *fd = got > 0 && header.control_len > CONTROL_HEADER_BYTES && control.type == CONTROL_RIGHTS
+              ? control.fds[0]
+              : -1;
+    return got;
+}
+
 static void reply(struct agent *agent, uint32_t op)
 {
     agent->result.op = op;
@@ -347,6 +365,13 @@ static void populate(struct agent *agent)
     reply(agent, AGENT_POPULATED);
 }
 
+/* Stays open under the number it has always had. */
+static void adopt(struct agent *agent, int fd)
+{
+    sys3(__NR_dup3, fd, agent->uffd, OPEN_CLOEXEC);
+    sys3(__NR_close, fd, 0, 0);
+}
+
 static void serve(void *arg)
 {
     struct agent *agent = arg;
@@ -365,10 +390,11 @@ static void serve(void *arg)
     set_word(&agent->saved, 1);
     if (wait_word(&agent->verdict) != AGENT_MANAGE)
         sys3(__NR_exit, 0, 0, 0);
+    reply(agent, AGENT_SERVING);
 
     for (;;) {
-        long got =
-            sys6(__NR_recvfrom, agent->sock, (long)&agent->command, sizeof agent->command, 0, 0, 0);
+        int fd;
+        long got = receive_command(agent, &fd);
         if (got == -EINTR)
             continue;
         if (got < (long)offsetof(struct agent_command, runs))
@@ -377,6 +403,8 @@ static void serve(void *arg)
             evict(agent);
         else if (agent->command.op == AGENT_POPULATE)
             populate(agent);
+        else if (agent->command.op == AGENT_ADOPT && fd >= 0)
+            adopt(agent, fd);
         else
             end_program();
     }
@@ -448,6 +476,20 @@ static void name_step(struct agent_ready *ready, const char *step, long err)
         ready->step[i] = step[i];
 }
 
+/* Where a child is known by: whoever forks hands it on, and every child finds it empty. */
+static char *mark;
+
+static long make_mark(void)
+{
+    if (mark)
+        return 0; /* the parent's */
+    long page = map(PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    if (is_map_error(page))
+        return page;
+    mark = (char *)page;
+    return sys3(__NR_madvise, page, PAGE, MADV_WIPEONFORK);
+}
+
 /* Makes the mappings the thread works with. NULL when one fails; READY then says which. */
 static struct agent *make_areas(uint64_t pool_bytes, int pool_fd, struct agent_ready *ready)
 {
@@ -460,7 +502,13 @@ static struct agent *make_areas(uint64_t pool_bytes, int pool_fd, struct agent_r
         name_step(ready, is_map_error(pool) ? "mmap of the pool" : "mmap", err);
         return NULL;
     }
+    long err = make_mark();
+    if (err) {
+        name_step(ready, "making the mark", err);
+        return NULL;
+    }
     sys3(__NR_madvise, areas, 2 * AREA_BYTES, MADV_NOHUGEPAGE);
+    sys3(__NR_madvise, stack, STACK_BYTES, MADV_DONTFORK);
     sys3(__NR_madvise, areas, 2 * AREA_BYTES, MADV_DONTFORK);
     sys3(__NR_madvise, pool, (long)pool_bytes, MADV_DONTFORK);
     struct agent *agent = (struct agent *)stack; /* fresh, hence zero; the stack grows down to it */
@@ -469,37 +517,88 @@ static struct agent *make_areas(uint64_t pool_bytes, int pool_fd, struct agent_r
     agent->pool = (char *)pool;
     ready->gate = (uint64_t)agent->gate;
     ready->hold = (uint64_t)agent->hold;
-    ready->own[0] = (struct agent_range){(uint64_t)__ehdr_start, (uint64_t)_end};
+    uint64_t end = ((uint64_t)_end + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+    ready->own[0] = (struct agent_range){(uint64_t)__ehdr_start, end};
     ready->own[1] = (struct agent_range){(uint64_t)stack, (uint64_t)stack + STACK_BYTES};
     ready->own[2] = (struct agent_range){(uint64_t)areas, (uint64_t)areas + 2 * AREA_BYTES};
+    ready->mark = (uint64_t)mark;
+    ready->own[4] = (struct agent_range){(uint64_t)mark, (uint64_t)mark + PAGE};
     ready->own[3] = (struct agent_range){(uint64_t)pool, (uint64_t)pool + pool_bytes};
     return agent;
 }
 
-/* ---- forks, where the kernel does not tell the pager of them ---- */
+/* ---- forks ---- */
 
 /* glibc's and musl's way to run something around fork(); in the program's own thread. */
 extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *)
     __attribute__((weak, visibility("default")));
 
-static int fork_connection = -1;
-static char fork_path[108];
+static char pager_path[108];
+
+static void report(uint32_t kind);
+
+static struct agent_hello make_hello(uint32_t kind)
+{
+    return (struct agent_hello){AGENT_MAGIC, sizeof(struct agent_command), kind,
+                                (int32_t)sys3(__NR_gettid, 0, 0, 0)};
+}
+
+/* Threads that are forking, where the kernel does not tell the pager of it, and their connections.
+ */
+enum { FORKS_AT_ONCE = 64 };
+static struct {
+    int tid, connection;
+} forks[FORKS_AT_ONCE];
+
+static void note_fork(int tid, int connection)
+{
+    for (int i = 0;; i = (i + 1) % FORKS_AT_ONCE) {
+        int none = 0;
+        if (__atomic_compare_exchange_n(&forks[i].tid, &none, -1, 0, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED)) {
+            forks[i].connection = connection;
+            __atomic_store_n(&forks[i].tid, tid, __ATOMIC_RELEASE);
+            return;
+        }
+    }
+}
 
 static void before_fork(void)
 {
-    int sock = connect_pager(fork_path);
-    struct agent_hello hello = {AGENT_MAGIC, sizeof(struct agent_command), 1};
+    int sock = connect_pager(pager_path);
+    struct agent_hello hello = make_hello(AGENT_FORKING);
     struct agent_go go;
     int none[2];
     if (sock < 0 || send_fds(sock, &hello, sizeof hello, NULL, 0) != 0 ||
         receive_fds(sock, &go, sizeof go, none) != 0)
         end_program(); /* a child would read zeros */
-    fork_connection = sock;
+    note_fork(hello.tid, sock);
 }
 
+/* Says that it is done: a child may have a copy of the connection, and does not know. */
 static void after_fork(void)
 {
-    sys3(__NR_close, fork_connection, 0, 0);
+    int tid = (int)sys3(__NR_gettid, 0, 0, 0);
+    for (int i = 0; i < FORKS_AT_ONCE; i++)
+        if (__atomic_load_n(&forks[i].tid, __ATOMIC_ACQUIRE) == tid) {
+            char done = 0;
+            send_fds(forks[i].connection, &done, 1, NULL, 0);
+            sys3(__NR_close, forks[i].connection, 0, 0);
+            __atomic_store_n(&forks[i].tid, 0, __ATOMIC_RELEASE);
+            return;
+        }
+}
+
+/* The agent's thread has stayed with the parent. */
+static void in_child(void)
+{
+    for (int i = 0; i < FORKS_AT_ONCE; i++)
+        if (forks[i].tid) {
+            if (forks[i].tid > 0)
+                sys3(__NR_close, forks[i].connection, 0, 0);
+            forks[i].tid = 0;
+        }
+    report(AGENT_CHILD);
 }
 
 static long start_thread(struct agent *agent)
@@ -518,11 +617,14 @@ static long start_thread(struct agent *agent)
 
 /* Everything between welcome and go. The thread got a copy of the descriptors: all of them here
  * are closed again, whatever comes of it. */
-static void join_pager(int sock, const struct agent_welcome *welcome, const int given[2])
+static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welcome,
+                       const int given[2])
 {
     struct agent_ready ready;
     clear(&ready, sizeof ready);
     struct agent *agent = NULL;
+    if (kind == AGENT_CHILD && mark)
+        (void)*(volatile char *)mark;
     int device = welcome->has_device ? given[1] : -1;
     int uffds[2] = {open_uffd(device), -1};
     if (uffds[0] >= 0)
@@ -547,11 +649,31 @@ static void join_pager(int sock, const struct agent_welcome *welcome, const int 
         end_program();
     if (agent && ready.error == 0)
         set_word(&agent->verdict, (int)go.verdict);
-    if (go.watch_forks && __register_atfork)
-        __register_atfork(before_fork, after_fork, after_fork, NULL);
+    if (kind == AGENT_IMAGE && __register_atfork) {
+        void (*before)(void) = go.watch_forks ? before_fork : NULL;
+        __register_atfork(before, go.watch_forks ? after_fork : NULL, in_child, NULL);
+    }
     for (int i = 0; i < 2; i++)
         if (uffds[i] >= 0)
             sys3(__NR_close, uffds[i], 0, 0);
+}
+
+/* Says hello, and does what the pager says. */
+static void report(uint32_t kind)
+{
+    int sock = connect_pager(pager_path);
+    if (sock < 0)
+        return; /* the pager notices that nobody came, and says so */
+    struct agent_hello hello = make_hello(kind);
+    struct agent_welcome welcome = {AGENT_LEAVE_ALONE, 0, 0};
+    int given[2] = {-1, -1};
+    if (send_fds(sock, &hello, sizeof hello, NULL, 0) == 0 &&
+        receive_fds(sock, &welcome, sizeof welcome, given) == 0 && welcome.verdict == AGENT_MANAGE)
+        join_pager(sock, kind, &welcome, given);
+    for (int i = 0; i < 2; i++)
+        if (given[i] >= 0)
+            sys3(__NR_close, given[i], 0, 0);
+    sys3(__NR_close, sock, 0, 0);
 }
 
 __attribute__((constructor)) static void agent_start(int argc, char **argv, char **envp)
@@ -561,19 +683,7 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
     const char *path = find_env(envp, "EDM_AGENT");
     if (!path)
         return;
-    for (unsigned i = 0; path[i] && i < sizeof fork_path - 1; i++)
-        fork_path[i] = path[i];
-    int sock = connect_pager(path);
-    if (sock < 0)
-        return; /* the pager notices that nobody came, and says so */
-    struct agent_hello hello = {AGENT_MAGIC, sizeof(struct agent_command), 0};
-    struct agent_welcome welcome = {AGENT_LEAVE_ALONE, 0, 0};
-    int given[2] = {-1, -1};
-    if (send_fds(sock, &hello, sizeof hello, NULL, 0) == 0 &&
-        receive_fds(sock, &welcome, sizeof welcome, given) == 0 && welcome.verdict == AGENT_MANAGE)
-        join_pager(sock, &welcome, given);
-    for (int i = 0; i < 2; i++)
-        if (given[i] >= 0)
-            sys3(__NR_close, given[i], 0, 0);
-    sys3(__NR_close, sock, 0, 0);
+    for (unsigned i = 0; path[i] && i < sizeof pager_path - 1; i++)
+        pager_path[i] = path[i];
+    report(AGENT_IMAGE);
 }

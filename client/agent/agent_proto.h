@@ -9,13 +9,18 @@
  *                                  <-       welcome (+ pool memfd [, /dev/userfaultfd])
  *   ready (+ uffd, hold uffd)      ->
  *                                  <-       go
+ *   serving                        ->
  *   then, the pager asking:        <-       command EVICT
  *   moved, copied                  ->
  *                                  <-       command POPULATE
  *   populated                      ->
  *
- * A thread about to fork, if watch_forks was set, connects anew, says hello with about_to_fork and
- * waits for go; the connection is closed when the fork is done.
+ * A thread about to fork, if watch_forks was set, connects anew, says hello as FORKING and waits
+ * for go; the connection is closed when the fork is done. The child begins as an image does. If its
+ * parent had pages elsewhere it has a userfaultfd of its own from birth, which is the pager's. To
+ * show whose that is, the child touches its mark between welcome and ready: a page, registered like
+ * others, that every child finds empty. Then the pager's first command is ADOPT, with that
+ * descriptor in place of the one the agent opened.
  *
  * When either end hangs up the other is gone: the pager takes a hang-up as exec or exit, the agent
  * takes it as the death of the pager and ends the program (which must not run on without it).
@@ -42,12 +47,21 @@ enum agent_op {
     AGENT_MOVED = 3,
     AGENT_COPIED = 4,
     AGENT_POPULATED = 5,
+    AGENT_SERVING = 6, /* said once, unasked: from now on commands are carried out */
+    AGENT_ADOPT = 7,   /* use the userfaultfd that comes with this; not answered */
+};
+
+enum agent_kind {
+    AGENT_IMAGE = 0,   /* a new image, just executed */
+    AGENT_FORKING = 1, /* a thread that asks whether it may fork */
+    AGENT_CHILD = 2,   /* the child of a fork, in its parent's image */
 };
 
 struct agent_hello {
     uint32_t magic;
-    uint32_t bytes;         /* sizeof(struct agent_command), as a check on the layout */
-    uint32_t about_to_fork; /* not a new image: a thread of the program asks to fork */
+    uint32_t bytes; /* sizeof(struct agent_command), as a check on the layout */
+    uint32_t kind;  /* enum agent_kind */
+    int32_t tid;    /* who says this */
 };
 
 struct agent_welcome {
@@ -68,6 +82,7 @@ struct agent_ready {
     char step[32]; /* which one, for the log */
     uint64_t gate; /* AGENT_BATCH_PAGES pages, to be registered on the uffd */
     uint64_t hold; /* AGENT_BATCH_PAGES pages, to be registered on the hold uffd */
+    uint64_t mark; /* one page, to be registered on the uffd when the first pages are */
     struct agent_range own[AGENT_OWN_RANGES]; /* never to be managed */
 };
 

@@ -75,14 +75,14 @@ static int set_up(void **state)
                                       .endpoints = fixture->endpoints,
                                       .nshards = SHARDS,
                                       .wait_ms = LONG_MS,
-                                      .epoch = 5,
+                                      .region.epoch = 5,
                                       .sequence = FIRST_SEQUENCE};
     for (int i = 0; i < SHARDS; i++) {
         router_init(&fixture->routers[i], fixture->zmq, i);
         router_bind(&fixture->routers[i]);
         fixture->endpoints[i] = fixture->routers[i].endpoint;
         fixture->set.stores[i] = 1000 + (uint64_t)i;
-        fixture->set.regions[i] = 50 + (uint64_t)i;
+        fixture->set.region.ids[i] = 50 + (uint64_t)i;
     }
     *state = fixture;
     return 0;
@@ -107,6 +107,7 @@ static void start(struct fixture *fixture)
 
 static void give(struct fixture *fixture, struct batch *batch)
 {
+    batch->region = &fixture->set.region;
     assert_true(write_back_give(fixture->write_back, &batch->item));
 }
 
@@ -115,6 +116,7 @@ static void give_drop(struct fixture *fixture, uint64_t first, uint64_t npages)
     struct drop *drop = calloc(1, sizeof *drop);
     assert_non_null(drop);
     drop->item.kind = WRITE_BACK_DROP;
+    drop->region = fixture->set.region;
     drop->nranges = 1;
     drop->ranges[0] = (struct wire_range){first, npages};
     assert_true(write_back_give(fixture->write_back, &drop->item));
@@ -169,8 +171,8 @@ static uint32_t receive(struct fixture *fixture, int timeout_ms)
         for (uint32_t i = 0; i < SHARDS; i++) {
             if (!items[i].revents || !router_receive(&fixture->routers[i], fixture->request, 0))
                 continue;
-            assert_true(fixture->request->request.region == fixture->set.regions[i]);
-            assert_true(fixture->request->request.epoch == fixture->set.epoch);
+            assert_true(fixture->request->request.region == fixture->set.region.ids[i]);
+            assert_true(fixture->request->request.epoch == fixture->set.region.epoch);
             return i;
         }
     } while (rpc_now_us() < end);

@@ -96,6 +96,7 @@ static void test_client_defaults(void **state)
     assert_null(c->stats_path);
     assert_int_equal(c->stats_interval_ms, 0);
     assert_int_equal(c->wait_s, 60);
+    assert_true(c->follow);
     assert_int_equal(c->low_threshold, 90);
     assert_int_equal(c->high_threshold, 95);
     assert_int_equal(c->start_addr, 0);
@@ -141,7 +142,7 @@ static void test_client_options(void **state)
     (void)state;
     read_good(&r, NULL,
               "--mode client --dms tcp://a:1,ipc:///x --local=256M --region=a/b@1 --stats s.json "
-              "--stats-interval=500 --wait=0 --log-file - --log-level debug -- p");
+              "--stats-interval=500 --wait=0 --follow=no --log-file - --log-level debug -- p");
     const struct client_config *c = &r.config.client;
     assert_int_equal(c->ndms, 2);
     assert_string_equal(c->dms[0], "tcp://a:1");
@@ -151,6 +152,7 @@ static void test_client_options(void **state)
     assert_string_equal(c->stats_path, "s.json");
     assert_int_equal(c->stats_interval_ms, 500);
     assert_int_equal(c->wait_s, 0);
+    assert_false(c->follow);
     assert_string_equal(r.config.log_path, "-");
     assert_int_equal(r.config.log_level, LOG_LEVEL_DEBUG);
     config_clear(&r.config);
@@ -257,6 +259,7 @@ static void test_mistakes_in_values(void **state)
          "'-1' for --stats-interval: a number of milliseconds from 0 to 3600000"},
         {"--stats-interval=3600001",
          "'3600001' for --stats-interval: a number of milliseconds from 0 to 3600000"},
+        {"--follow=maybe", "'maybe' for --follow: yes or no"},
         {"--wait=1s", "'1s' for --wait: a number of seconds from 0 to 86400"},
         {"--wait=99999999999999999999",
          "'99999999999999999999' for --wait: a number of seconds from 0 to 86400"},
@@ -432,7 +435,7 @@ static void test_mistakes_in_file(void **state)
     (void)state;
     says("[client]\nlocal = 1G\n\nlocl = 1G\n", READ_CLIENT,
          "edm: @:4: unknown key 'locl' in [client]: known keys are dms, local, region, stats, "
-         "stats_interval, wait, low_threshold, high_threshold, start_addr, end_addr");
+         "stats_interval, wait, follow, low_threshold, high_threshold, start_addr, end_addr");
     says("[dms]\nlocal = 1G\n", READ_CLIENT,
          "edm: @:2: unknown key 'local' in [dms]: known keys are listen, data, capacity, shards, "
          "start_addr, max_connections, max_regions, region_capacity, max_request, durability, "
@@ -543,7 +546,7 @@ static void check_sample(const char *name, const char *options, unsigned want_ke
 static void test_samples(void **state)
 {
     (void)state;
-    check_sample("edm-client.ini", "--mode=client -- p", 12);
+    check_sample("edm-client.ini", "--mode=client -- p", 13);
     check_sample("edm-dms.ini", "--mode=dms", 14);
 }
 

@@ -137,9 +137,9 @@ class Case(unittest.TestCase):
             del more["stdin"]
         if isinstance(more.get("input"), str):
             more["text"] = True
+        more.setdefault("timeout", WAIT_S)
         done = subprocess.run(END_WITH_US + self.client_words(*words, options=options),
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=WAIT_S, check=False,
-                              **more)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, **more)
         self.assert_no_files()
         return done
 

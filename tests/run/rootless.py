@@ -69,6 +69,44 @@ class Rootless(Case):
         self.assertGreater(self.figures()["pages_put"], 1000)
         self.assert_no_files()
 
+    def run_forks(self, mib):
+        """A program that forks with MIB in use, of which some is outside."""
+        code = ("import os, sys\n"
+                "block = bytearray(130 << 20)\n"
+                "for at in range(0, len(block), 4096): block[at:at + 4] = at.to_bytes(4, 'little')\n"
+                f"del block[{mib} << 20:]\n"
+                "def check(also=0):\n"
+                "    for at in range(0, len(block), 4096):\n"
+                "        assert int.from_bytes(block[at:at + 4], 'little') == at + also\n"
+                "for round in range(3):\n"
+                "    pid = os.fork()\n"
+                "    if pid == 0:\n"
+                "        check()\n"
+                "        for at in range(0, len(block), 4096):\n"
+                "            block[at:at + 4] = (at + 1).to_bytes(4, 'little')\n"
+                "        check(1)\n"
+                "        os._exit(0)\n"
+                "    check()\n"
+                "    assert os.waitpid(pid, 0)[1] == 0\n"
+                "check()\n"
+                "print('ok')\n")
+        return self.run_as_nobody("666", "/usr/bin/python3", "-c", code, options=["--log-level=info"])
+
+    def test_fork(self):
+        """What is outside comes in before."""
+        done = self.run_forks(40)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "ok\n", ""))
+        figures = self.figures()
+        self.assertGreater(figures["pages_put"], 1000)
+        self.assertGreaterEqual(figures["forks"], 3)
+        self.assertIn("no EVENT_FORK", self.read("log"))
+
+    def test_fork_that_cannot_be(self):
+        done = self.run_forks(120)
+        self.assertEqual((done.returncode, done.stdout), (125, ""))
+        self.assertRegex(done.stderr, r"^edm: [^\n]* about to fork [^\n]*--local[^\n]*\n$")
+        self.assert_no_files()
+
     def test_without_the_device(self):
         if unprivileged_userfaultfd():
             self.skipTest("this machine lets everybody use userfaultfd")

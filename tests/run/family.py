@@ -1,0 +1,445 @@
+#!/usr/bin/python3
+"""family.py EDM TOOLS: programs that start others, which are managed with them: shells, make, Python's
+subprocess and multiprocessing, daemons; what a child has from its parent; deaths in any order."""
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from harness import Case, children_of, is_alive, main, wait_until
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "proto"))
+import edm_wire as wire  # noqa: E402
+
+PYTHON = "/usr/bin/python3"
+GONE_S = 1
+LONG_S = 240  # many processes on few processors
+LOCAL = "--local=24M"
+# A block of memory of which most has to be outside, and the check of it.
+BLOCK = """
+import os, random, signal, subprocess, sys, time
+def fill(seed, mib=64):
+    block = bytearray(mib << 20)
+    for at in range(0, len(block), 4096):
+        block[at:at + 8] = (seed * 1000003 + at).to_bytes(8, "little")
+    return block
+def check(block, seed):
+    for at in range(0, len(block), 4096):
+        found = int.from_bytes(block[at:at + 8], "little")
+        assert found == seed * 1000003 + at, f"{os.getpid()}: {at:#x}: {found} for seed {seed}"
+def say(path, words):
+    with open(path + ".new", "w") as file:
+        file.write(words)
+    os.rename(path + ".new", path)
+"""
+
+
+class Family(Case):
+    def run_python(self, code, *words, options=()):
+        done = self.run_client(PYTHON, "-c", BLOCK + code, *words, options=[LOCAL, *options], text=True,
+                               timeout=LONG_S, cwd=self.dir)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout
+
+    def start_python(self, code, *words, options=()):
+        return self.start_client(PYTHON, "-c", BLOCK + code, *words, options=[LOCAL, *options], cwd=self.dir,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def wait_for_file(self, name):
+        self.assertTrue(wait_until(lambda: os.path.exists(self.path(name)), LONG_S), f"no {name}")
+        return self.read(name)
+
+
+class Programs(Family):
+    def same_as_natively(self, *words, options=()):
+        natively = subprocess.run(words, stdout=subprocess.PIPE, cwd=self.dir, check=True, text=True)
+        done = self.run_client(*words, options=[LOCAL, *options], text=True, cwd=self.dir,
+                               timeout=LONG_S)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(done.stdout, natively.stdout)
+        return self.figures()
+
+    def test_pipeline(self):
+        figures = self.same_as_natively(
+            "sh", "-c", "seq 400000 | sed 's/$/ some words on a line/' | sort -S 64M --parallel=1 -r |"
+            " (cat; echo end) | tee copy | cksum; cksum <copy; cat /no/such/file 2>/dev/null || echo none")
+        self.assertGreaterEqual(figures["images"], 5)
+        by_name = {process["name"]: process for process in figures["processes"]}
+        self.assertGreaterEqual(set(by_name), {"sh", "seq", "sed", "sort", "cat", "tee", "cksum"})
+        self.assertGreater(by_name["sort"]["pages_evicted"], 1000)
+        self.assertEqual(by_name["seq"]["pages_evicted"], 0)
+        self.assertGreater(figures["pages_put"], 1000)
+
+    def test_make(self):
+        with open(self.path("Makefile"), "w", encoding="utf-8") as file:
+            file.write("all: $(patsubst %,p%,1 2 3 4 5 6)\n\t@for p in $^; do ./$$p; done\n"
+                       "p%: p%.c\n\t@$(CC) -O2 -g -o $@ $<\n")
+        for number in range(1, 7):
+            with open(self.path(f"p{number}.c"), "w", encoding="utf-8") as file:
+                file.write('#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n')
+                for i in range(150):
+                    file.write(f"int f{i}(int x) {{ char b[64]; snprintf(b, 64, \"%d\", x * {i}); "
+                               f"return atoi(b) % {number + i + 1} + (int)strlen(b); }}\n")
+                calls = " + ".join(f"f{i}({i * number})" for i in range(150))
+                file.write(f'int main(void) {{ printf("%d\\n", {calls}); return 0; }}\n')
+        figures = self.same_as_natively("sh", "-c", "make -s clean 2>/dev/null; rm -f p?; make -s -j4")
+        self.assertGreater(figures["images"], 18)
+
+    def test_multiprocessing(self):
+        code = """
+import multiprocessing
+block = bytearray()
+def work(number):
+    check(block, 1)
+    own = fill(100 + number, 16)
+    check(own, 100 + number)
+    return number
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    if sys.argv[1] == "fork":
+        block = fill(1)
+    with multiprocessing.Pool(3) as pool:
+        assert sorted(pool.map(work, range(6), 1)) == list(range(6))
+    check(block, 1)
+    print("ok")
+"""
+        with open(self.path("pool.py"), "w", encoding="utf-8") as file:
+            file.write(BLOCK + code)
+        for method in ("fork", "forkserver", "spawn"):
+            done = self.run_client(PYTHON, self.path("pool.py"), method, options=[LOCAL], text=True,
+                                   timeout=LONG_S)
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "ok\n", ""), method)
+            self.assertGreater(self.figures()["pages_put"], 1000)
+
+    def test_ways_to_start(self):
+        """Each, while most of the program is outside."""
+        self.assertEqual(self.run_python("""
+block = fill(1)
+assert subprocess.run(["echo", "run"], stdout=subprocess.PIPE).stdout == b"run\\n"
+assert subprocess.run(["true"], preexec_fn=lambda: None, close_fds=True).returncode == 0
+assert os.system("exit 3") == 3 << 8
+assert os.popen("echo popen").read() == "popen\\n"
+pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 5"], os.environ)
+assert os.waitpid(pid, 0)[1] == 5 << 8
+pid = os.fork()
+if pid == 0:
+    os.execv("/bin/sh", ["sh", "-c", "exit 6"])
+assert os.waitpid(pid, 0)[1] == 6 << 8
+check(block, 1)
+print("ok")
+"""), "ok\n")
+
+
+class Memory(Family):
+    def test_neither_sees_the_other(self):
+        """Three generations, all of which write all of it."""
+        self.run_python("""
+block = fill(1)
+for generation in range(2, 5):
+    pid = os.fork()
+    if pid:
+        block[:] = fill(100 + generation)
+        check(block, 100 + generation)
+        assert os.waitpid(pid, 0)[1] == 0
+        check(block, 100 + generation)
+        break
+    check(block, generation - 1)
+    block[:] = fill(generation)
+    check(block, generation)
+""")
+        self.assertGreaterEqual(self.figures()["forks"], 3)
+
+    def test_emptied_for_the_child(self):
+        """MADV_WIPEONFORK and MADV_DONTFORK, with the pages outside."""
+        self.run_python("""
+import mmap
+def area(seed):
+    memory = mmap.mmap(-1, 8 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for at in range(0, len(memory), 4096):
+        memory[at:at + 8] = (seed * 1000003 + at).to_bytes(8, "little")
+    return memory
+wiped, left_out, plain = area(1), area(2), area(3)
+wiped.madvise(18)
+left_out.madvise(mmap.MADV_DONTFORK)
+block = fill(4)
+pid = os.fork()
+if pid == 0:
+    assert bytes(wiped) == bytes(8 << 20)
+    check(plain, 3)
+    check(block, 4)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+for memory, seed in ((wiped, 1), (left_out, 2), (plain, 3), (block, 4)):
+    check(memory, seed)
+pid = os.fork()
+if pid == 0:
+    left_out[0]
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] & 0x7f == signal.SIGSEGV
+""")
+
+    def test_without_handlers(self):
+        """A child made by the system call alone has no agent, and all of its memory."""
+        self.run_python("""
+import ctypes
+libc = ctypes.CDLL(None)
+block = fill(1)
+pid = libc.syscall(57)
+if pid == 0:
+    check(block, 1)
+    block[:] = fill(2)
+    check(block, 2)
+    os._exit(0)
+check(block, 1)
+assert os.waitpid(pid, 0)[1] == 0
+check(block, 1)
+""")
+
+    def test_reclaimed_after_a_fork(self):
+        """The parent's pages are shared while the child lives, and leave all the same."""
+        self.run_python("""
+block = fill(1, 20)
+pid = os.fork()
+if pid == 0:
+    time.sleep(30)
+more = fill(2)
+check(block, 1)
+check(more, 2)
+os.kill(pid, signal.SIGKILL)
+assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+check(block, 1)
+""")
+        self.assertGreater(self.figures()["pages_put"], 8000)
+
+    def test_dms_is_away(self):
+        """A fork waits for the DMS."""
+        dms, port = self.start_dms()
+        client = self.start_python("""
+block = fill(1)
+say("ready", "")
+while not os.path.exists("go"):
+    time.sleep(0.01)
+pid = os.fork()
+check(block, 1)
+if pid:
+    assert os.waitpid(pid, 0)[1] == 0
+    print("ok")
+""", options=[f"--dms=tcp://127.0.0.1:{port}"])
+        self.wait_for_file("ready")
+        dms.send_signal(signal.SIGSTOP)
+        with open(self.path("go"), "w", encoding="utf-8"):
+            pass
+        time.sleep(1.5)
+        self.assertIsNone(client.poll())
+        dms.send_signal(signal.SIGCONT)
+        self.assertEqual(client.wait(LONG_S), 0, client.stderr.read())
+        self.assertEqual(client.stdout.read(), b"ok\n")
+
+    def test_regions(self):
+        """A child has a region of its own, and takes it along when it ends."""
+        _, port = self.start_dms()
+        client = self.start_python("""
+block = fill(1)
+pid = os.fork()
+check(block, 1)
+if pid:
+    assert os.waitpid(pid, 0)[1] == 0
+    say("one", "")
+else:
+    say("two", "")
+while not os.path.exists("go" if pid else "child"):
+    time.sleep(0.01)
+check(block, 1)
+""", options=[f"--dms=tcp://127.0.0.1:{port}", "--region=family"])
+        store = wire.Client(f"tcp://127.0.0.1:{port}", "family.py")
+        self.addCleanup(store.close)
+
+        def regions():
+            return [region.name for region in store.list()]
+        self.wait_for_file("two")
+        self.assertEqual(regions(), ["family", "family.1"])
+        with open(self.path("child"), "w", encoding="utf-8"):
+            pass
+        self.wait_for_file("one")
+        self.assertTrue(wait_until(lambda: regions() == ["family"]), regions())
+        with open(self.path("go"), "w", encoding="utf-8"):
+            pass
+        self.assertEqual(client.wait(LONG_S), 0, client.stderr.read())
+        self.assertEqual(regions(), [])
+
+
+DAEMON = """
+block = fill(1)
+if os.fork():
+    os._exit(7)
+os.setsid()
+if os.fork():
+    os._exit(0)
+os.closerange(0, 1000)
+say("daemon", str(os.getpid()))
+try:
+    while not os.path.exists("go"):
+        check(block, 1)
+    block[:] = fill(2)
+    check(block, 2)
+    say("done", "ok")
+except BaseException as error:
+    say("done", repr(error))
+"""
+
+
+class Daemons(Family):
+    def test_until_the_last_one_ends(self):
+        client = self.start_python(DAEMON, options=["--stats-interval=50"])
+        pid = int(self.wait_for_file("daemon"))
+        time.sleep(0.5)
+        self.assertIsNone(client.poll(), "edm has ended before the daemon")
+        with open(self.path("go"), "w", encoding="utf-8"):
+            pass
+        self.assertEqual(client.wait(LONG_S), 7)
+        self.assertEqual(self.read("done"), "ok")
+        self.assertFalse(is_alive(pid))
+        self.assert_no_files()
+
+    def test_signal_is_passed_on(self):
+        client = self.start_python(DAEMON)
+        pid = int(self.wait_for_file("daemon"))
+        self.assertTrue(wait_until(lambda: parent_of(pid) == client.pid))
+        client.terminate()
+        self.assertEqual(client.wait(LONG_S), 7)
+        self.assert_all_gone([pid], GONE_S)
+
+    def test_left_alone(self):
+        """--follow=no: a child is native, and has what its parent had."""
+        out = self.run_python("""
+block = fill(1)
+pid = os.fork()
+if pid == 0:
+    more = fill(2, 100)
+    check(block, 1)
+    check(more, 2)
+    with open("/proc/self/statm") as file:
+        print(int(file.read().split()[1]) * 4096 > 100 << 20)
+    sys.stdout.flush()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+check(block, 1)
+print(subprocess.run(["sh", "-c", "echo child"], stdout=subprocess.PIPE, text=True).stdout, end="")
+""", options=["--follow=no"])
+        self.assertEqual(out, "True\nchild\n")
+        self.assertEqual(self.figures()["images"], 1)
+
+
+def parent_of(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
+# Whoever lives checks all of it, all the time.
+TREE = """
+block = fill(1)
+pids = []
+for number in range(3):
+    pid = os.fork()
+    if pid == 0:
+        pids = []
+        grandchild = os.fork()
+        pids.append(os.getpid())
+        break
+    pids.append(pid)
+say(f"pid.{os.getpid()}", "")
+while not os.path.exists("go"):
+    check(block, 1)
+os._exit(0)
+"""
+
+
+class Deaths(Family):
+    def start_tree(self, *options):
+        client = self.start_python(TREE, options=options)
+
+        def pids():
+            self.assertIsNone(client.poll(), "edm has ended")
+            return [int(name[4:]) for name in os.listdir(self.dir) if re.fullmatch(r"pid\.\d+", name)]
+        self.assertTrue(wait_until(lambda: len(pids()) == 7, LONG_S), pids())
+        return client, pids()
+
+    def test_client(self):
+        client, pids = self.start_tree()
+        pids += children_of(client.pid)
+        client.kill()
+        self.assert_all_gone(pids, GONE_S)
+        self.assertEqual(client.stderr.read(), b"")
+
+    def test_client_while_it_forks(self):
+        """At moments of no choice."""
+        for delay in range(6):
+            client = self.start_python(TREE)
+            time.sleep(0.1 + 0.15 * delay)
+            pids = family_of(client.pid)
+            client.kill()
+            client.wait()
+            self.assert_all_gone(pids, GONE_S)
+            self.assertEqual(client.stderr.read(), b"")
+
+    def test_program(self):
+        """Its children live on, and edm with them."""
+        client, pids = self.start_tree()
+        program = [pid for pid in children_of(client.pid) if pid in pids]
+        self.assertEqual(len(program), 1)
+        os.kill(program[0], signal.SIGKILL)
+        time.sleep(0.3)
+        self.assertEqual([pid for pid in pids if not is_alive(pid)], program, client.stderr)
+        with open(self.path("go"), "w", encoding="utf-8"):
+            pass
+        self.assertEqual(client.wait(LONG_S), 128 + signal.SIGKILL)
+        self.assertEqual(client.stderr.read(), b"")
+        self.assert_all_gone(pids, GONE_S)
+
+    def test_all_but_one(self):
+        client, pids = self.start_tree()
+        for pid in sorted(pids)[:-1]:
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        last = sorted(pids)[-1]
+        self.assertTrue(is_alive(last))
+        with open(self.path("go"), "w", encoding="utf-8"):
+            pass
+        self.assertEqual(client.wait(LONG_S), 128 + signal.SIGKILL)
+        self.assertEqual(client.stderr.read(), b"")
+
+    def test_parent_right_after_the_fork(self):
+        """Again and again: the child needs what its parent had stored, or was just storing."""
+        self.run_python("""
+for round in range(12):
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        block = fill(round, 32)
+        if os.fork() == 0:
+            check(block, round)
+            block[:] = fill(round + 50, 32)
+            check(block, round + 50)
+            os.write(writer, b"k")
+            os._exit(0)
+        time.sleep(round % 4 * 0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.close(writer)
+    assert os.waitpid(parent, 0)[1] == signal.SIGKILL
+    assert os.read(reader, 1) == b"k", round
+    os.close(reader)
+""")
+
+
+def family_of(pid):
+    """All descendants."""
+    found = children_of(pid)
+    for child in list(found):
+        found += family_of(child)
+    return found
+
+
+if __name__ == "__main__":
+    main()
