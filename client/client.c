@@ -36,6 +36,7 @@ enum {
     REMOVE_MS = 5000,
     LAST_MS = 2000,
     DMS_STARTS_MOST = 10,
+    STRANGERS_MOST = 64,
 };
 
 struct run {
@@ -53,6 +54,8 @@ struct run {
     struct pager *pager;
     bool program_ended, failed;
     int left_behind, passed_on;
+    pid_t strangers[STRANGERS_MOST];
+    int nstrangers;
     int exit_code;
     uint64_t begun_us, stats_due_us, present_us;
 };
@@ -230,6 +233,21 @@ static bool has_ended(int pidfd)
     return poll(&fd, 1, 0) == 1;
 }
 
+/* Whoever has become edm by exec() may have had children of its own. */
+static void note_stranger(struct run *run, pid_t pid)
+{
+    if (run->nstrangers < STRANGERS_MOST)
+        run->strangers[run->nstrangers++] = pid;
+}
+
+static bool is_stranger(const struct run *run, pid_t pid)
+{
+    for (int i = 0; i < run->nstrangers; i++)
+        if (run->strangers[i] == pid)
+            return true;
+    return false;
+}
+
 /* Daemons the program has left behind became our children (see PR_SET_CHILD_SUBREAPER below). Who
  * is our child, of the main thread; false when that cannot be known. */
 static bool each_child(struct run *run, void (*each)(struct run *run, pid_t pid))
@@ -239,7 +257,8 @@ static bool each_child(struct run *run, void (*each)(struct run *run, pid_t pid)
         return false;
     int pid;
     while (fscanf(file, "%d", &pid) == 1)
-        if (pid != run->dms.pid && pid != run->guard && pid != run->program)
+        if (pid != run->dms.pid && pid != run->guard && pid != run->program &&
+            !is_stranger(run, pid))
             each(run, pid);
     fclose(file);
     return true;
@@ -472,6 +491,7 @@ int client_run(const struct client_config *config, const char *self)
     }
     name_region(&run);
     program_raise_limits();
+    each_child(&run, note_stranger);
     if (config->follow && prctl(PR_SET_CHILD_SUBREAPER, 1))
         log_warn("Client", "cannot wait for daemons: %s", strerror(errno));
     if (uffd_check_machine(run.device_fd, why, sizeof why) ||

@@ -107,7 +107,12 @@ static int take_batches(struct pager *pager)
 
 static bool must_retry(const struct space *space)
 {
-    if (space->again.count > 0 || brake_is_busy(&space->brake) || space->nwaiting > 0)
+    if (brake_is_busy(&space->brake))
+        return true;
+    /* What waits for a fork goes on when a batch or the store's answer comes. */
+    if (events_are_pending(space))
+        return false;
+    if (space->again.count > 0)
         return true;
     for (int i = 0; i < SPACE_FETCHES; i++)
         if (space->fetches[i].state == FETCH_INSTALLING)
@@ -127,7 +132,7 @@ static int serve(struct space *space, uint64_t now_us)
     if (ready->hold)
         events_serve_hold(space);
     /* While retries wait, the event they wait for may be there already. */
-    if (ready->events || must_retry(space))
+    if (ready->events || space->nwaiting > 0 || must_retry(space))
         done += events_read(space);
     if (space->again.count > 0)
         fault_retry(space);

@@ -162,6 +162,18 @@ static void queue_resident(struct space *space)
     }
 }
 
+/* Thread numbers can be the same in two pid namespaces: what was registered with the one must show
+ * in the other. */
+static bool is_its_memory(const struct greeting *greeting)
+{
+    uint64_t start = greeting->ready.gate;
+    struct kpage_region region;
+    uint64_t next;
+    return uffd_scan(proc_map_pagemap(greeting->space->proc), start, start + GATE_BYTES,
+                     KPAGE_IS_WPALLOWED, 0, &region, 1, &next) == 1 &&
+           region.start == start && region.end == start + GATE_BYTES;
+}
+
 /* The child gets an agent that works on the userfaultfd which the kernel made at the fork. It waits
  * for our word and has one thread: what it has now will not change meanwhile. */
 static int adopt_orphan(struct pager *pager, struct greeting *greeting, struct space *orphan)
@@ -174,6 +186,8 @@ static int adopt_orphan(struct pager *pager, struct greeting *greeting, struct s
         err = uffd_register_plain(greeting->fds[1], ready->hold, ready->hold + GATE_BYTES);
     if (!err)
         err = uffd_register(orphan->uffd, ready->gate, ready->gate + GATE_BYTES);
+    if (!err && !is_its_memory(greeting))
+        err = -EXDEV;
     if (!err)
         err = space_take_process(orphan, greeting->space);
     space_free(&greeting->space);

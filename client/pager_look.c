@@ -42,6 +42,8 @@ uint64_t space_resident(const struct space *space)
 {
     if (!space->pressed)
         return space->anonymous_pages;
+    if (space_is_left_alone(space))
+        return 0;
     if (!space->proc) {
         /* A child of which only the userfaultfd is known: what it has got since the fork. */
         uint64_t resident = table_resident(space);

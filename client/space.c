@@ -141,6 +141,11 @@ static void take_from_live(struct space *space)
     space->pager->processes--;
 }
 
+bool space_is_left_alone(const struct space *space)
+{
+    return !space->proc && !space->pager->config.follow;
+}
+
 uint64_t space_pages_out(const struct space *space)
 {
     return page_table_count(space->table, PAGE_STAGED) +

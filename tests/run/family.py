@@ -311,6 +311,15 @@ class Daemons(Family):
         self.assertEqual(client.wait(LONG_S), 7)
         self.assert_all_gone([pid], GONE_S)
 
+    def test_of_somebody_else(self):
+        """A child that edm had before it was edm: not waited for."""
+        client = self.start("sh", "-c", 'sleep 300 & echo $!; exec "$@"', "sh",
+                            *self.client_words("true"), stdout=subprocess.PIPE, text=True)
+        pid = int(client.stdout.readline())
+        self.addCleanup(os.kill, pid, signal.SIGKILL)
+        self.assertEqual(client.wait(LONG_S), 0)
+        self.assertTrue(is_alive(pid))
+
     def test_left_alone(self):
         """--follow=no: a child is native, and has what its parent had."""
         out = self.run_python("""
