@@ -227,12 +227,6 @@ static void on_dms_end(struct run *run)
     }
 }
 
-static bool has_ended(int pidfd)
-{
-    struct pollfd fd = {pidfd, POLLIN, 0};
-    return poll(&fd, 1, 0) == 1;
-}
-
 /* Whoever has become edm by exec() may have had children of its own. */
 static void note_stranger(struct run *run, pid_t pid)
 {
@@ -292,7 +286,7 @@ static void reap(struct run *run)
         on_dms_end(run);
     /* The pager's thread traces the program at times (brake.h): waiting for it before it has ended
      * would take the tracer's stops away. */
-    if (!run->program_ended && has_ended(run->program_fd) &&
+    if (!run->program_ended && program_has_ended(run->program_fd) &&
         waitpid(run->program, &status, WNOHANG) == run->program)
         on_program_end(run, status);
     count_left_behind(run);

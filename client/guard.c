@@ -1,5 +1,6 @@
 #include "guard.h"
 
+#include "program.h"
 #include "uffd.h"
 #include "fd_message.h"
 
@@ -52,12 +53,6 @@ void guard_end_with_us(int fd, pid_t pid)
     close(pidfd);
 }
 
-static bool has_ended(int pidfd)
-{
-    struct pollfd fd = {pidfd, POLLIN, 0};
-    return poll(&fd, 1, 0) == 1;
-}
-
 static void keep(struct fds *list, int fd, bool (*is_gone)(int fd))
 {
     if (list->count == list->capacity) {
@@ -91,7 +86,7 @@ static bool receive_one(int fd, struct ward *ward)
         return false;
     if (fds[0] >= 0)
         keep(kind == 'e' ? &ward->pids : &ward->uffds, fds[0],
-             kind == 'e' ? has_ended : uffd_is_gone);
+             kind == 'e' ? program_has_ended : uffd_is_gone);
     return true;
 }
 

@@ -102,22 +102,14 @@ static int make_child(struct space *parent, int uffd)
     return region_branch(child, parent);
 }
 
-/* Whether every page is in the process's memory, and so in its child's, or in the store. */
-static bool is_settled(const struct space *space)
-{
-    for (int i = 0; i < SPACE_BATCHES; i++)
-        if (space->batch_used[i])
-            return false;
-    return true;
-}
-
 bool fork_answer(struct space *space, int child_uffd)
 {
     if (space->fork_done) {
         space->fork_done = false;
         return true;
     }
-    if (space->fork_child || space->pager->failed || !is_settled(space))
+    /* Every page must be in the process's memory, and so in its child's, or in the store. */
+    if (space->fork_child || space->pager->failed || space_has_batches(space))
         return false;
     space->pager->counters.forks++;
     if (space_pages_out(space) == 0 && !space->lost) {
@@ -234,7 +226,7 @@ void fork_serve(struct space *space, uint64_t now_us)
             bring_in(space, now_us);
         return;
     }
-    if (!is_settled(space))
+    if (space_has_batches(space))
         return;
     for (int i = 0; i < SPACE_FORKING; i++)
         if (space->forking[i].connection >= 0 && !space->forking[i].answered)

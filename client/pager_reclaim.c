@@ -242,10 +242,7 @@ static bool is_hopeless(const struct space *space, uint64_t now_us)
         return false;
     if (space->work != AGENT_IDLE || (space->nbusy > 0 && !space->populated))
         return false;
-    for (int i = 0; i < SPACE_BATCHES; i++)
-        if (space->batch_used[i])
-            return false;
-    return now_us < space->barren_until_us;
+    return !space_has_batches(space) && now_us < space->barren_until_us;
 }
 
 bool reclaim_is_hopeless(const struct pager *pager, uint64_t now_us)

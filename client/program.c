@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -258,4 +259,10 @@ pid_t program_start(const char *path, char *const *argv, const char *agent, cons
     }
     *error_fd = report[0];
     return child;
+}
+
+bool program_has_ended(int pidfd)
+{
+    struct pollfd fd = {pidfd, POLLIN, 0};
+    return poll(&fd, 1, 0) == 1;
 }

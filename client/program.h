@@ -7,6 +7,7 @@
 #define EDM_CLIENT_PROGRAM_H
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -30,5 +31,10 @@ void program_raise_limits(void);
  * end of file. */
 pid_t program_start(const char *path, char *const *argv, const char *agent, const char *socket,
                     int go_fd, int *error_fd) __attribute__((warn_unused_result));
+
+/* Whether the process that PIDFD stands for has ended; it need not have been waited for. Thread:
+ * any.
+ */
+bool program_has_ended(int pidfd);
 
 #endif

@@ -146,6 +146,14 @@ bool space_is_left_alone(const struct space *space)
     return !space->proc && !space->pager->config.follow;
 }
 
+bool space_has_batches(const struct space *space)
+{
+    for (int i = 0; i < SPACE_BATCHES; i++)
+        if (space->batch_used[i])
+            return true;
+    return false;
+}
+
 uint64_t space_pages_out(const struct space *space)
 {
     return page_table_count(space->table, PAGE_STAGED) +
@@ -214,11 +222,8 @@ void space_end(struct space *space)
 
 static bool is_referred_to(const struct space *space)
 {
-    if (brake_is_busy(&space->brake) || space->region_answers > 0)
+    if (brake_is_busy(&space->brake) || space->region_answers > 0 || space_has_batches(space))
         return true;
-    for (int i = 0; i < SPACE_BATCHES; i++)
-        if (space->batch_used[i])
-            return true;
     for (int i = 0; i < SPACE_FETCHES; i++)
         if (space->fetches[i].state != FETCH_FREE)
             return true;

@@ -206,6 +206,7 @@ struct space *space_of(const struct pager *pager, pid_t pid);
 void space_name(struct space *space);  /* it has reported: it gets figures of its own */
 void space_free(struct space **space); /* nothing may refer to it any more */
 bool space_is_left_alone(const struct space *space); /* --follow=no: its memory is its own affair */
+bool space_has_batches(const struct space *space);   /* pages are on their way into the store */
 uint64_t space_pages_out(const struct space *space); /* pages the program would miss */
 void space_end(struct space *space);                 /* the image is gone */
 void space_reap(struct pager *pager);                /* frees what nothing refers to any more */

@@ -82,12 +82,6 @@ void slot_pool_on_file(struct slot_pool *pool,
 uint32_t slot_pool_files(const struct slot_pool *pool);
 bool slot_pool_next_file(const struct slot_pool *pool, uint32_t *i, struct slot_pool_file *file);
 
-struct slot_pool_report {
-    uint64_t pages;       /* slots in use, with a sound header */
-    uint64_t bad_headers; /* slots set aside: nobody knows whose they are */
-    uint64_t bad_pages;   /* slots in use whose bytes do not match their checksum */
-};
-
 /* Reads every slot, with NTHREADS threads, and says VISIT of each that is in use or dropped, and of
  * those with a damaged header, in no particular order. VISIT holds one reference to that slot, for
  * slot_pool_release(). SLOT_CHECK_UNKNOWN: nobody knows what the slot was. Files of which parts
@@ -95,8 +89,7 @@ struct slot_pool_report {
 int slot_pool_scan(struct slot_pool *pool, unsigned nthreads,
                    int (*visit)(void *context, uint64_t ref, const struct slot_header *header,
                                 enum slot_check check),
-                   void *context, struct damage_list *damage, struct slot_pool_report *report)
-    __attribute__((warn_unused_result));
+                   void *context, struct damage_list *damage) __attribute__((warn_unused_result));
 
 /* From now on no more is reserved once slots in use and free ones with blocks together take twice
  * this (or twice what is used, if that is more) and a group a class: blocks may be stuck in slots

@@ -242,19 +242,13 @@ static int check_all(struct slot_pool *pool, unsigned nthreads)
 }
 
 /* Takes over what a segment holds. Slots in use are held once, by the caller of the scan. */
-static void adopt(struct slot_pool *pool, uint32_t i, struct slot_pool_report *report)
+static void adopt(struct slot_pool *pool, uint32_t i)
 {
     struct member *member = &pool->members[i];
     uint32_t nslots = segment_shape(member->segment).nslots;
 
-    for (uint32_t slot = 0; slot < nslots; slot++) {
-        enum slot_check check = member->checks[slot];
-        segment_adopt(member->segment, slot, check);
-        report->pages += check == SLOT_CHECK_GOOD || check == SLOT_CHECK_BAD_PAGE ||
-                         check == SLOT_CHECK_SUPERSEDED;
-        report->bad_headers += check == SLOT_CHECK_BAD_HEADER;
-        report->bad_pages += check == SLOT_CHECK_BAD_PAGE;
-    }
+    for (uint32_t slot = 0; slot < nslots; slot++)
+        segment_adopt(member->segment, slot, member->checks[slot]);
     segment_end_adoption(member->segment);
     pool->nunsure += segment_is_unsure(member->segment);
     pool->nempty += slot_pool_is_empty(member->segment);
@@ -297,11 +291,9 @@ static int visit_slots(struct tour *tour, uint32_t i)
 int slot_pool_scan(struct slot_pool *pool, unsigned nthreads,
                    int (*visit)(void *context, uint64_t ref, const struct slot_header *header,
                                 enum slot_check check),
-                   void *context, struct damage_list *damage, struct slot_pool_report *report)
+                   void *context, struct damage_list *damage)
 {
     struct tour tour = {pool, visit, context, 0};
-
-    *report = (struct slot_pool_report){0};
     int err = check_all(pool, nthreads);
     for (uint32_t i = 0; err == 0 && i < pool->nmembers; i++) {
         const struct member *member = &pool->members[i];
@@ -309,7 +301,7 @@ int slot_pool_scan(struct slot_pool *pool, unsigned nthreads,
             continue;
         if (segment_is_lost(member->segment))
             err = add_damage(damage, &member->file, DAMAGE_FILE_LENGTH, member->headers_lost);
-        adopt(pool, i, report);
+        adopt(pool, i);
     }
     for (uint32_t i = 0; i < pool->nmembers; i++) {
         struct member *member = &pool->members[i];

@@ -800,7 +800,6 @@ static int rebuild(struct recovery *recovery, const struct store_options *option
 {
     struct store *store = recovery->store;
     struct manifest_report records;
-    struct slot_pool_report slots;
     char path[PATH_MAX];
     int len = snprintf(path, sizeof(path), "%s/manifest", options->dir);
 
@@ -831,7 +830,7 @@ static int rebuild(struct recovery *recovery, const struct store_options *option
         err = find_drops(recovery, &records);
     if (err == 0)
         err = slot_pool_scan(store->pool, options->scan_threads, visit_slot, recovery,
-                             recovery->damage, &slots);
+                             recovery->damage);
     if (err == 0)
         err = take_superseded(recovery);
     if (err == 0)

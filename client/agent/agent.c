@@ -148,9 +148,11 @@ struct control_fds { /* struct cmsghdr with room for two descriptors */
 
 enum { CONTROL_HEADER_BYTES = 16 };
 
-static int receive_fds(int sock, void *to, unsigned long len_bytes, int fds[2])
+/* A message of any length up to CAP_BYTES, and the descriptors that came with it, -1 where none
+ * did. Returns its length or -errno. */
+static long receive_message(int sock, void *to, unsigned long cap_bytes, int fds[2])
 {
-    struct io_vector vector = {to, len_bytes};
+    struct io_vector vector = {to, cap_bytes};
     struct control_fds control;
     clear(&control, sizeof control);
     struct message_header header;
@@ -161,14 +163,20 @@ static int receive_fds(int sock, void *to, unsigned long len_bytes, int fds[2])
     header.control_len = sizeof control;
     fds[0] = fds[1] = -1;
     long got = sys3(__NR_recvmsg, sock, (long)&header, MESSAGE_CMSG_CLOEXEC);
-    if (got != (long)len_bytes)
-        return got < 0 ? (int)got : -EPROTO;
+    if (got < 0)
+        return got;
     if (header.control_len >= CONTROL_HEADER_BYTES && control.type == CONTROL_RIGHTS) {
         unsigned long nfds = (control.len - CONTROL_HEADER_BYTES) / sizeof(int);
         for (unsigned long i = 0; i < nfds && i < 2; i++)
             fds[i] = control.fds[i];
     }
-    return 0;
+    return got;
+}
+
+static int receive_fds(int sock, void *to, unsigned long len_bytes, int fds[2])
+{
+    long got = receive_message(sock, to, len_bytes, fds);
+    return got == (long)len_bytes ? 0 : got < 0 ? (int)got : -EPROTO;
 }
 
 static int send_fds(int sock, void *from, unsigned long len_bytes, const int *fds, int nfds)
@@ -276,24 +284,6 @@ static void move_to_hold(struct agent *agent, uint32_t first, uint32_t npages)
     }
 }
 
-/* The next command, and a descriptor if one came with it. Returns its length or -errno. */
-static long receive_command(struct agent *agent, int *fd)
-{
-    struct io_vector vector = {&agent->command, sizeof agent->command};
-    struct control_fds control;
-    struct message_header header;
-    clear(&header, sizeof header);
-    header.vectors = &vector;
-    header.nvectors = 1;
-    header.control = &control;
-    header.control_len = sizeof control;
-    long got = sys3(__NR_recvmsg, agent->sock, (long)&header, MESSAGE_CMSG_CLOEXEC);
-    *fd = got > 0 && header.control_len > CONTROL_HEADER_BYTES && control.type == CONTROL_RIGHTS
-              ? control.fds[0]
-              : -1;
-    return got;
-}
-
 static void reply(struct agent *agent, uint32_t op)
 {
     agent->result.op = op;
@@ -393,8 +383,8 @@ static void serve(void *arg)
     reply(agent, AGENT_SERVING);
 
     for (;;) {
-        int fd;
-        long got = receive_command(agent, &fd);
+        int fds[2];
+        long got = receive_message(agent->sock, &agent->command, sizeof agent->command, fds);
         if (got == -EINTR)
             continue;
         if (got < (long)offsetof(struct agent_command, runs))
@@ -403,8 +393,8 @@ static void serve(void *arg)
             evict(agent);
         else if (agent->command.op == AGENT_POPULATE)
             populate(agent);
-        else if (agent->command.op == AGENT_ADOPT && fd >= 0)
-            adopt(agent, fd);
+        else if (agent->command.op == AGENT_ADOPT && fds[0] >= 0)
+            adopt(agent, fds[0]);
         else
             end_program();
     }
