@@ -311,6 +311,14 @@ static void test_other_version(void **state)
     assert_int_equal(outcome.status, WIRE_FAILED_PRECONDITION);
 }
 
+/* Answers the request that was received with STATUS and DETAIL. */
+static void refuse(struct fixture *fixture, uint8_t status, const char *detail)
+{
+    router_reply_to(fixture->request, status, &fixture->reply);
+    strcpy(fixture->reply.detail, detail);
+    router_send(&fixture->router, fixture->request, &fixture->reply, NULL, 0);
+}
+
 static void test_status_and_detail(void **state)
 {
     struct fixture *fixture = *state;
@@ -319,9 +327,7 @@ static void test_status_and_detail(void **state)
     start(fixture, LONG_MS);
     call(fixture, &outcome);
     assert_true(receive(fixture, LONG_MS));
-    router_reply_to(fixture->request, WIRE_RESOURCE_EXHAUSTED, &fixture->reply);
-    strcpy(fixture->reply.detail, "full");
-    router_send(&fixture->router, fixture->request, &fixture->reply, NULL, 0);
+    refuse(fixture, WIRE_RESOURCE_EXHAUSTED, "full");
     run(fixture, LONG_MS);
     assert_int_equal(outcome.calls, 1);
     assert_int_equal(outcome.status, WIRE_RESOURCE_EXHAUSTED);
@@ -337,9 +343,7 @@ static void test_put_off(void **state)
     start(fixture, LONG_MS);
     call(fixture, &outcome);
     assert_true(receive(fixture, LONG_MS));
-    router_reply_to(fixture->request, WIRE_UNAVAILABLE, &fixture->reply);
-    strcpy(fixture->reply.detail, "not yet");
-    router_send(&fixture->router, fixture->request, &fixture->reply, NULL, 0);
+    refuse(fixture, WIRE_UNAVAILABLE, "not yet");
     run(fixture, QUIET_MS);
     assert_int_equal(outcome.calls, 0);
     assert_true(receive(fixture, LONG_MS));
@@ -358,9 +362,7 @@ static void test_put_off_for_good(void **state)
     start(fixture, SHORT_MS);
     call(fixture, &outcome);
     assert_true(receive(fixture, LONG_MS));
-    router_reply_to(fixture->request, WIRE_UNAVAILABLE, &fixture->reply);
-    strcpy(fixture->reply.detail, "not yet");
-    router_send(&fixture->router, fixture->request, &fixture->reply, NULL, 0);
+    refuse(fixture, WIRE_UNAVAILABLE, "not yet");
     run(fixture, LONG_MS);
     assert_int_equal(outcome.calls, 1);
     assert_int_equal(outcome.status, WIRE_UNAVAILABLE);

@@ -33,13 +33,6 @@ LONGEST_ROUND_S = 60
 LEAST_ROUNDS = 5
 
 
-def is_sanitized():
-    """A sanitizer's memory is not the program's."""
-    with open(EDM, "rb") as file:
-        content = file.read()
-    return b"__asan_init" in content or b"__tsan_init" in content
-
-
 def free_port():
     with socket.socket() as plain:
         plain.bind(("127.0.0.1", 0))
@@ -70,22 +63,15 @@ class TestFlood(unittest.TestCase):
         self.addCleanup(self.dms.remove)
         self.dms.start()
         self.most_bytes = 0
-        self.limit_bytes = 1 << 40 if is_sanitized() else MOST_BYTES
+        self.limit_bytes = 1 << 40 if self.dms.is_sanitized() else MOST_BYTES
         self.context = multiprocessing.get_context("fork")
         self.stop = self.context.Event()
         self.addCleanup(self.stop.set)
 
-    def resident_bytes(self):
-        with open(f"/proc/{self.dms.process.pid}/status", encoding="ascii") as status:
-            for line in status:
-                if line.startswith("RssAnon:"):
-                    return int(line.split()[1]) * 1024
-        return 0
-
     def watch(self):
         while not self.stop.is_set():
             try:
-                self.most_bytes = max(self.most_bytes, self.resident_bytes())
+                self.most_bytes = max(self.most_bytes, self.dms.resident_bytes())
             except OSError:
                 return
             time.sleep(0.02)

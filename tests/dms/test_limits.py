@@ -172,17 +172,21 @@ class Store(Limits):
         for page in client.get(region, 1, [(first, count)]):
             self.assertEqual(page.bytes, page_bytes(page.page, sequence) if sequence else None)
 
+    def fill(self, client, region, option):
+        """To 1 MiB, where OPTION says that it ends. Nothing of what is refused is done."""
+        self.put(client, region, 0, 256, 1)
+        for _ in range(50):
+            detail = self.refused("RESOURCE_EXHAUSTED", self.put, client, region, 250, 10, 2)
+        self.assertIn(option, detail)
+        self.assert_said_rarely(option)
+        self.check(client, region, 0, 256, 1)
+        self.check(client, region, 256, 4, 0)
+
     def test_capacity(self):
         self.start("--capacity=1M")
         client = self.connect()
         region, _, _ = client.open("a", 1)
-        self.put(client, region, 0, 256, 1)
-        for _ in range(50):
-            detail = self.refused("RESOURCE_EXHAUSTED", self.put, client, region, 250, 10, 2)
-        self.assertIn("--capacity", detail)
-        self.assert_said_rarely("--capacity")
-        self.check(client, region, 0, 256, 1)
-        self.check(client, region, 256, 4, 0)
+        self.fill(client, region, "--capacity")
         client.drop(region, 1, 1, [(0, 4)])
         self.put(client, region, 250, 10, 2)
         self.check(client, region, 250, 10, 2)
@@ -192,13 +196,7 @@ class Store(Limits):
         client = self.connect()
         region, _, _ = client.open("a", 1)
         other, _, _ = client.open("b", 1)
-        self.put(client, region, 0, 256, 1)
-        for _ in range(50):
-            detail = self.refused("RESOURCE_EXHAUSTED", self.put, client, region, 250, 10, 2)
-        self.assertIn("--region-capacity", detail)
-        self.assert_said_rarely("--region-capacity")
-        self.check(client, region, 0, 256, 1)
-        self.check(client, region, 256, 4, 0)
+        self.fill(client, region, "--region-capacity")
         self.put(client, region, 0, 256, 2)
         self.put(client, other, 0, 256, 1)
 

@@ -103,6 +103,14 @@ static void step(struct run *run)
     }
 }
 
+/* The power goes, or the process (is_kill); then the disk works again. */
+static void stop_and_restart(struct run *run)
+{
+    cut_disk_cut(&run->cut);
+    store_close(&run->store);
+    cut_disk_restart(&run->cut);
+}
+
 /* Operations, and after some of them a commit. */
 static void work_always(struct run *run)
 {
@@ -282,9 +290,7 @@ static bool lose_a_removal(uint64_t cut_seed)
     while (store_work(run.store))
         ;
     assert_int_equal(store_drop(run.store, region->id, 1, 1, &all, 1), 0);
-    cut_disk_cut(&run.cut);
-    store_close(&run.store);
-    cut_disk_restart(&run.cut);
+    stop_and_restart(&run);
     assert_int_equal(open_store(&run), 0);
     region = store_after(run.store, "");
     branch = store_after(run.store, "a");
@@ -350,9 +356,7 @@ static void test_mark_that_fails(void **state)
         assert_int_equal(store_end_sync(run.store, err), 0);
         assert_false(run.cut.fail_write);
         assert_int_equal(store_commit(run.store, true), 0);
-        cut_disk_cut(&run.cut);
-        store_close(&run.store);
-        cut_disk_restart(&run.cut);
+        stop_and_restart(&run);
         assert_int_equal(open_store(&run), 0);
         assert_false(has_page(run.store, store_after(run.store, "")));
         end_run(&run);
@@ -370,16 +374,12 @@ static void test_kill_while_freeing(void **state)
     for (uint64_t at = 1; !is_done; at++) {
         drop_second_version(&run, seed);
         run.cut.is_kill = true;
-        cut_disk_cut(&run.cut);
-        store_close(&run.store);
-        cut_disk_restart(&run.cut);
+        stop_and_restart(&run);
         run.durability = STORE_NONE;
         run.cut.is_kill = true;
         run.cut.cut_at = run.cut.operations + at;
         is_done = open_store(&run) == 0 && !run.cut.dead;
-        cut_disk_cut(&run.cut);
-        store_close(&run.store);
-        cut_disk_restart(&run.cut);
+        stop_and_restart(&run);
         assert_int_equal(open_store(&run), 0);
         assert_false(has_page(run.store, store_after(run.store, "")));
         end_run(&run);

@@ -22,14 +22,6 @@ EDM = os.path.abspath(sys.argv.pop(1))
 MIB = 1 << 20
 
 
-def is_sanitized():
-    """A sanitizer's memory is not the program's."""
-    with open(EDM, "rb") as file:
-        content = file.read()
-    return b"__asan_init" in content or b"__tsan_init" in content
-
-
-
 def page_bytes(number, sequence):
     return struct.pack("<QQ", number, sequence) * 256
 
@@ -70,15 +62,8 @@ class TestServe(unittest.TestCase):
             self.assertEqual(page.bytes, page_bytes(page.page, sequence))
 
     def check_memory(self, before, more):
-        if not is_sanitized():
-            self.assertLess(self.resident_bytes() - before, more)
-
-    def resident_bytes(self):
-        with open(f"/proc/{self.dms.process.pid}/status", encoding="ascii") as status:
-            for line in status:
-                if line.startswith("RssAnon:"):
-                    return int(line.split()[1]) * 1024
-        return 0
+        if not self.dms.is_sanitized():
+            self.assertLess(self.dms.resident_bytes() - before, more)
 
     def test_garbage_while_serving(self):
         region, epoch, _ = self.client.open("steady")
@@ -122,7 +107,7 @@ class TestServe(unittest.TestCase):
         """Asks for a megabyte a thousand times and takes none: memory stays bounded."""
         region, epoch, _ = self.client.open("large")
         self.put(region, epoch, 0, 256, 1)
-        before = self.resident_bytes()
+        before = self.dms.resident_bytes()
         dealer = self.raw_socket()
         dealer.rcvhwm = 1
         header = wire.msgpack.packb([1, wire.PAGE_GET, 1, 0, [region, epoch, [[0, 256]]]])
@@ -137,7 +122,7 @@ class TestServe(unittest.TestCase):
     def test_too_large_frames(self):
         region, epoch, _ = self.client.open("steady")
         self.put(region, epoch, 0, 4, 1)
-        before = self.resident_bytes()
+        before = self.dms.resident_bytes()
         for _ in range(20):
             self.raw_socket().send(bytes(8 * MIB))
         time.sleep(0.5)

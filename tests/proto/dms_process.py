@@ -43,6 +43,20 @@ class DmsProcess:
             self.kill()
             raise
 
+    def is_sanitized(self):
+        """A sanitizer's memory is not the program's."""
+        with open(self.edm, "rb") as file:
+            content = file.read()
+        return b"__asan_init" in content or b"__tsan_init" in content
+
+    def resident_bytes(self):
+        """Memory of its own, without the files it has mapped."""
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
+            for line in status:
+                if line.startswith("RssAnon:"):
+                    return int(line.split()[1]) * 1024
+        return 0
+
     def read_log(self):
         with open(self.log, encoding="utf-8", errors="replace") as log:
             return log.read()
