@@ -1,9 +1,9 @@
 /*
  * guard: a small process that outlives edm, so that nothing else does.
  *
- * Whatever ends edm, kill -9 included: the guard then ends the program before it could run on over
- * pages nobody brings back (it holds the program's userfaultfd open until the program is dead),
- * ends the private DMS, and removes the run's directory.
+ * Whatever ends edm, kill -9 included: the guard then ends the program and its children before they
+ * could run on over pages nobody brings back (it holds their userfaultfds open until they are
+ * dead), ends the private DMS, and removes the run's directory.
  *
  * Thread: guard_start() from the main thread, before there are others. guard_keep() from any
  * thread.
@@ -17,10 +17,12 @@
  * socket in *FD (close-on-exec), or -errno. */
 int guard_start(const char *directory, int *fd, pid_t *pid) __attribute__((warn_unused_result));
 
-/* Makes the guard responsible for ending a child process of ours. */
+/* Makes the guard responsible for ending process PID. Nothing happens if that is gone. */
 void guard_end_with_us(int fd, pid_t pid);
 
-/* Gives the guard a copy of a descriptor, to be held until all is over. */
+/* Gives the guard a copy of a userfaultfd, to be held at least as long as the memory behind it is
+ * there. A process that is known by it alone is ended when it faults. DESCRIPTOR stays the
+ * caller's. */
 void guard_keep(int fd, int descriptor);
 
 /* Orderly end: the guard does its work now; waits for it. */

@@ -199,7 +199,8 @@ int space_new(struct space **out, struct pager *pager) __attribute__((warn_unuse
 /* Gives it what needs a process that is known: /proc, and the pool. */
 int space_set_process(struct space *space, pid_t pid, int pool_fd)
     __attribute__((warn_unused_result));
-/* The process, as FROM had it, is SPACE's. 0 or -errno. */
+/* The process that FROM has, with its /proc and pool, is SPACE's, which has none. FROM, still the
+ * caller's, has none then. 0 or -EINVAL. */
 int space_take_process(struct space *space, struct space *from) __attribute__((warn_unused_result));
 void space_add(struct space *space); /* to the pager's */
 struct space *space_of(const struct pager *pager, pid_t pid);
