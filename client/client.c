@@ -6,6 +6,7 @@
 #include "program.h"
 #include "run_dir.h"
 #include "stats.h"
+#include "tree_watch.h"
 #include "uffd.h"
 #include "../ini/log.h"
 
@@ -50,6 +51,8 @@ struct run {
     char *endpoints[1]; /* the private DMS's */
     struct shard_set set;
     struct pager *pager;
+    struct tree_watch *tree; /* NULL: children are left alone */
+    bool is_static;          /* the program is */
     bool program_ended, failed;
     int left_behind, passed_on;
     pid_t strangers[STRANGERS_MOST];
@@ -127,6 +130,7 @@ static int open_pager(struct run *run)
         .start_addr = run->config->start_addr,
         .end_addr = run->config->end_addr,
         .listen_fd = run->dir.listen_fd,
+        .socket = run->dir.socket,
         .device_fd = run->device_fd,
         .guard_fd = run->guard_fd,
         .follow = run->config->follow,
@@ -148,6 +152,10 @@ static int start_program(struct run *run)
         run->program_fd = (int)syscall(SYS_pidfd_open, pid, 0);
         pager_set_program(run->pager, pid);
         guard_end_with_us(run->guard_fd, pid);
+        if (run->is_static) {
+            pager_let_go(run->pager, go[1]);
+            return 0;
+        }
         if (write(go[1], "g", 1) != 1)
             log_warn("Client", "cannot let the program go: %s", strerror(errno));
     }
@@ -326,27 +334,58 @@ static void watch_agent(struct run *run)
     if (len <= 0)
         return; /* ending */
     target[len] = 0;
-    if (program_check(link, why, sizeof why)) {
+    bool is_static;
+    if (program_check(link, &is_static, why, sizeof why)) {
         /* It says "/proc/PID/exe: ..."; the name is more use. */
         const char *colon = strchr(why, ':');
         log_fatal("Client", "%s%s", target, colon ? colon : "");
         end_program(run, CANNOT_RUN);
     } else if (now - run->present_us > AGENT_PATIENCE_US) {
-        log_fatal("Client",
-                  "%s runs without EDM's agent and cannot be managed: is LD_PRELOAD or "
-                  "EDM_AGENT taken out of its environment?",
-                  target);
+        log_fatal("Client", "%s runs without EDM's agent and cannot be managed%s", target,
+                  is_static ? "" : ": is LD_PRELOAD or EDM_AGENT taken out of its environment?");
         end_program(run, FAILED);
     }
 }
 
+static void found_static(void *arg, pid_t pid)
+{
+    struct run *run = arg;
+    pager_found(run->pager, pid);
+}
+
+static void look_below(struct run *run, pid_t pid)
+{
+    tree_watch_look(run->tree, pid);
+}
+
+/* The agent does not come by itself into what loads nothing. */
+static void watch_tree(struct run *run)
+{
+    uint64_t now = rpc_now_us();
+    if (!run->tree || now < tree_watch_due_us(run->tree))
+        return;
+    tree_watch_begin(run->tree, now, found_static, run);
+    if (!run->program_ended)
+        tree_watch_look(run->tree, run->program);
+    each_child(run, look_below);
+    tree_watch_end(run->tree);
+}
+
+static int until(uint64_t due_us, int most_ms)
+{
+    uint64_t now = rpc_now_us();
+    int due = due_us <= now ? 0 : (int)((due_us - now) / 1000 + 1);
+    return due < most_ms ? due : most_ms;
+}
+
 static int until_next(const struct run *run)
 {
-    if (!run->config->stats_interval_ms)
-        return POLL_MS;
-    uint64_t now = rpc_now_us();
-    int due = run->stats_due_us <= now ? 0 : (int)((run->stats_due_us - now) / 1000 + 1);
-    return due < POLL_MS ? due : POLL_MS;
+    int ms = POLL_MS;
+    if (run->config->stats_interval_ms)
+        ms = until(run->stats_due_us, ms);
+    if (run->tree)
+        ms = until(tree_watch_due_us(run->tree), ms);
+    return ms;
 }
 
 /* The program's children may live on, and have pages elsewhere. */
@@ -384,6 +423,7 @@ static void wait_for_program(struct run *run)
         if (pager_event(run->pager) == PAGER_FAILED)
             end_program(run, FAILED);
         watch_agent(run);
+        watch_tree(run);
         if (run->config->stats_interval_ms && rpc_now_us() >= run->stats_due_us) {
             write_stats(run, false);
             run->stats_due_us = rpc_now_us() + 1000ull * run->config->stats_interval_ms;
@@ -401,6 +441,10 @@ static int run_program(struct run *run)
         err = open_store(run, why, sizeof why);
     if (err) {
         log_fatal("Client", "%s", why);
+        return FAILED;
+    }
+    if (run->config->follow && tree_watch_new(&run->tree)) {
+        log_fatal("Client", "out of memory");
         return FAILED;
     }
     err = open_pager(run);
@@ -437,6 +481,7 @@ static void close_store(struct run *run)
                      confirmed, run->set.nshards);
     }
     pager_destroy(&run->pager);
+    tree_watch_destroy(&run->tree);
 }
 
 static void close_fd(int fd)
@@ -460,7 +505,7 @@ int client_run(const struct client_config *config, const char *self)
     if (run.device_fd < 0)
         run.device_fd = open("/dev/userfaultfd", O_RDONLY | O_CLOEXEC);
     int code = FAILED;
-    int unfit = program_find(config->argv[0], run.path, why, sizeof why);
+    int unfit = program_find(config->argv[0], run.path, &run.is_static, why, sizeof why);
     if (unfit) {
         log_fatal("Client", "%s", why);
         close_fd(run.device_fd);

@@ -21,8 +21,9 @@ enum {
     IDLE_US = 100000,
     LAST_US = 2000000, /* for what is still to be said to the shards at the end */
     LAST_POLL_MS = 20,
-    DYING_US = 2000,             /* an image is ending and may need something of us for it */
-    GREETINGS_AT_ONCE = 64,      /* waited for; there may be more */
+    DYING_US = 2000,        /* an image is ending and may need something of us for it */
+    GREETINGS_AT_ONCE = 64, /* waited for; there may be more */
+    FOUND_AT_ONCE = 1024,
     PRESS_SHARE = 8,             /* managing begins an eighth of the budget, */
     PRESS_MOST_BYTES = 64 << 20, /* or this much if that is more, below the limit */
 };
@@ -72,7 +73,7 @@ static void publish(struct pager *pager, uint64_t now_us)
 /* What poll() found of what is nobody's in particular; looking without being told costs a system
  * call each. */
 struct ready {
-    bool connection, batches;
+    bool connection, batches, found;
 };
 
 /* ---- what may have happened ---- */
@@ -172,6 +173,9 @@ static uint64_t sleep_us(const struct pager *pager, uint64_t next_tick_us, uint6
     uint64_t us = next_tick_us > now_us ? next_tick_us - now_us : 0;
     if (pager->dying && us > DYING_US)
         us = DYING_US;
+    uint64_t implants_us = implants_wait_us(pager);
+    if (implants_us < us)
+        us = implants_us;
     int rpc_ms = rpc_timeout_ms(pager->rpc);
     if (rpc_ms >= 0 && (uint64_t)rpc_ms * 1000 < us)
         us = (uint64_t)rpc_ms * 1000;
@@ -208,12 +212,13 @@ static void add_space_fds(const struct space *space, struct pollfd fds[SPACE_FDS
 /* Sleeps for at most US microseconds (0: only looks) and says what is there to be done. */
 static struct ready wait_for_news(struct pager *pager, uint64_t us)
 {
-    enum { CONNECTION, BATCHES, WAKE, NFDS };
+    enum { CONNECTION, BATCHES, FOUND, WAKE, NFDS };
     uint32_t most = NFDS + CONFIG_MAX_SHARDS + GREETINGS_AT_ONCE;
     uint32_t cap = make_fds(pager, most + SPACE_FDS * pager->processes);
     struct pollfd *fds = pager->fds;
     fds[CONNECTION] = (struct pollfd){pager->config.listen_fd, POLLIN, 0};
     fds[BATCHES] = (struct pollfd){write_back_fd(pager->write_back), POLLIN, 0};
+    fds[FOUND] = (struct pollfd){handoff_fd(pager->found), POLLIN, 0};
     fds[WAKE] = (struct pollfd){pager->wake_fd, POLLIN, 0};
     uint32_t nfds = NFDS + rpc_poll_fds(pager->rpc, fds + NFDS);
     nfds += greet_poll_fds(pager, fds + nfds, GREETINGS_AT_ONCE);
@@ -231,7 +236,7 @@ static struct ready wait_for_news(struct pager *pager, uint64_t us)
                                                 fds[first + 2].revents};
         else
             space->ready = (struct space_ready){true, space->hold_uffd >= 0, true};
-    return (struct ready){fds[CONNECTION].revents, fds[BATCHES].revents};
+    return (struct ready){fds[CONNECTION].revents, fds[BATCHES].revents, fds[FOUND].revents};
 }
 
 static uint64_t look_interval(const struct pager *pager)
@@ -242,9 +247,11 @@ static uint64_t look_interval(const struct pager *pager)
 /* Nobody will ask for what the processes had stored. */
 static void end_all(struct pager *pager)
 {
+    implants_end(pager);
     greet_end_all(pager);
     while (pager->spaces)
         space_end(pager->spaces);
+    implants_end(pager); /* none of what has ended now goes on */
     uint64_t begun = rpc_now_us();
     while (!pager->failed && rpc_outstanding(pager->rpc) > 0 && rpc_now_us() - begun < LAST_US) {
         struct pollfd fds[CONFIG_MAX_SHARDS];
@@ -275,6 +282,8 @@ static void *run(void *arg)
             done += take_batches(pager);
         if (now >= next_tick_us)
             look_at_all(pager, now);
+        if (pager->strangers || ready.found)
+            implants_step(pager, now);
         done += serve_all(pager, now);
         if (pager->dying)
             space_reap(pager);
@@ -319,6 +328,7 @@ static void free_parts(struct pager **pager)
         space_reap(p);
     }
     rpc_destroy(&p->rpc);
+    handoff_destroy(&p->found);
     free(p->fds);
     if (p->wake_fd >= 0)
         close(p->wake_fd);
@@ -336,6 +346,7 @@ int pager_new(struct pager **out, const struct pager_config *config, const struc
         return -ENOMEM;
     pager->config = *config;
     pager->set = set;
+    pager->go_fd = -1;
     set_thresholds(pager);
     pthread_mutex_init(&pager->published_lock, NULL);
     pager->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -343,6 +354,8 @@ int pager_new(struct pager **out, const struct pager_config *config, const struc
     int err = pager->wake_fd < 0 || pager->news_fd < 0 ? -errno : 0;
     if (!err && make_fds(pager, 1024) == 0)
         err = -ENOMEM;
+    if (!err)
+        err = handoff_new(&pager->found, FOUND_AT_ONCE);
     if (!err)
         err = rpc_new(&pager->rpc, set->endpoints, set->nshards, set->wait_ms, "Pager");
     if (!err)
@@ -360,6 +373,19 @@ int pager_new(struct pager **out, const struct pager_config *config, const struc
 void pager_set_program(struct pager *pager, pid_t pid)
 {
     pager->program = pid;
+}
+
+/* The program is the first item; it can be found again only later. */
+void pager_let_go(struct pager *pager, int go_fd)
+{
+    pager->go_fd = go_fd;
+    pager_found(pager, pager->program);
+}
+
+void pager_found(struct pager *pager, pid_t pid)
+{
+    /* When the ring is full it will be found again. */
+    (void)handoff_give(pager->found, (void *)(intptr_t)pid);
 }
 
 void pager_destroy(struct pager **pager)

@@ -25,6 +25,7 @@ struct pager_config {
     uint32_t low_threshold, high_threshold; /* percent of local_bytes */
     uint64_t start_addr, end_addr;
     int listen_fd;      /* where agents connect; not owned */
+    const char *socket; /* its path; not owned */
     int device_fd;      /* /dev/userfaultfd or -1; not owned */
     int guard_fd;       /* where to send the userfaultfds for safe keeping; not owned */
     bool follow;        /* manage the program's children too */
@@ -66,6 +67,15 @@ int pager_new(struct pager **out, const struct pager_config *config, const struc
 
 /* Which process the program is: before it may connect. */
 void pager_set_program(struct pager *pager, pid_t pid);
+
+/* Instead of letting the program go by a byte into GO_FD, which is the pager's then: it does that
+ * itself, once it has seen to it that it will meet the program at its exec. For a program that
+ * loads no agent. After pager_set_program(). */
+void pager_let_go(struct pager *pager, int go_fd);
+
+/* PID, a descendant of the program or the program itself, is statically linked: it needs an agent,
+ * unless it has one. */
+void pager_found(struct pager *pager, pid_t pid);
 
 /* Ends the pager's thread; counters can still be read. The program must have ended. */
 void pager_stop(struct pager *pager);

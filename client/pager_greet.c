@@ -9,6 +9,7 @@
 #include "../ini/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -119,6 +120,25 @@ static void admit(struct pager *pager, struct greeting *greeting, struct space *
     tell_of_limits(space);
 }
 
+/* Where nothing is preloaded nobody asks before a fork, and nobody would tell of it: a child would
+ * find zeros where its parent's pages are elsewhere. */
+static int refuse_blind(struct pager *pager, struct greeting *greeting)
+{
+    struct agent_go go = {AGENT_LEAVE_ALONE, 0};
+    if (greeting->pid == pager->program) {
+        log_fatal("Pager", "the program is statically linked, and so can be managed only with "
+                           "EVENT_FORK (CAP_SYS_PTRACE)");
+        return -ECANCELED;
+    }
+    log_warn("Pager",
+             "%d is statically linked, and so can be managed only with EVENT_FORK "
+             "(CAP_SYS_PTRACE): it runs natively, outside of the budget",
+             (int)greeting->pid);
+    if (answer(greeting, &go, sizeof go))
+        log_debug("Pager", "%d hung up at once", (int)greeting->pid);
+    return -ECONNRESET;
+}
+
 static int admit_image(struct pager *pager, struct greeting *greeting)
 {
     struct space *space = greeting->space;
@@ -126,6 +146,8 @@ static int admit_image(struct pager *pager, struct greeting *greeting)
     space->hold_uffd = greeting->fds[1];
     greeting->fds[0] = greeting->fds[1] = -1;
     int err = take_hold(space, &greeting->ready);
+    if (!err && !space->has_fork_event && implant_is_under_way(pager, greeting->pid))
+        err = refuse_blind(pager, greeting);
     if (err)
         return err;
     struct agent_go go = {AGENT_MANAGE, !space->has_fork_event};
@@ -248,9 +270,28 @@ static bool program_region_is_used(const struct pager *pager)
     return false;
 }
 
+/* Its agent's thread is there no more: exec() ends all threads first. */
+static bool has_hung_up(const struct space *space)
+{
+    struct pollfd fd = {space->agent, POLLIN | POLLRDHUP, 0};
+    return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLHUP | POLLRDHUP | POLLERR));
+}
+
+/* Not to be managed by this agent. Always an error: there is nothing more to say. */
+static int leave_alone(const struct greeting *greeting)
+{
+    struct agent_welcome words = {AGENT_LEAVE_ALONE, 0, 0};
+    if (answer(greeting, &words, sizeof words))
+        log_debug("Pager", "%d hung up at once", (int)greeting->pid);
+    return -ECONNRESET;
+}
+
 static int welcome(struct pager *pager, struct greeting *greeting)
 {
     struct space *before = space_of(pager, greeting->pid);
+    if (before && !has_hung_up(before))
+        return leave_alone(
+            greeting); /* a second agent, preloaded by what the program loads itself */
     if (before)
         space_end(before); /* it has called exec; the hang-up is still to be read */
     bool program = greeting->pid == pager->program;
@@ -305,11 +346,7 @@ static int on_hello(struct pager *pager, struct greeting *greeting)
         return welcome_fork(pager, greeting);
     if (known && (greeting->pid == pager->program || pager->config.follow))
         return welcome(pager, greeting);
-    /* A child of the program: it runs natively. */
-    struct agent_welcome words = {AGENT_LEAVE_ALONE, 0, 0};
-    if (answer(greeting, &words, sizeof words))
-        log_debug("Pager", "%d hung up at once", (int)greeting->pid);
-    return -ECONNRESET;
+    return leave_alone(greeting); /* a child of the program: it runs natively */
 }
 
 /* ---- all of them ---- */
@@ -403,6 +440,14 @@ uint32_t greet_poll_fds(const struct pager *pager, struct pollfd *out, uint32_t 
          greeting = greeting->next)
         out[count++] = (struct pollfd){greeting->connection, POLLIN, 0};
     return count;
+}
+
+bool greet_is_with(const struct pager *pager, pid_t pid)
+{
+    const struct greeting *greeting = pager->greetings;
+    while (greeting && greeting->pid != pid)
+        greeting = greeting->next;
+    return greeting;
 }
 
 void greet_end_all(struct pager *pager)

@@ -247,7 +247,7 @@ static bool is_held_already(const struct pager *pager)
 static void hold(struct space *space, uint64_t now_us)
 {
     /* Held now it could not let its agent begin. */
-    if (!space->serving)
+    if (!space->serving || implant_is_under_way(space->pager, space->pid))
         return;
     int err = brake_stop(&space->brake, space->pid, space->agent_tid);
     if (err == -EPERM && is_held_already(space->pager))

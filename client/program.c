@@ -16,39 +16,72 @@
 
 enum { SCRIPT_DEPTH = 4, HEADER_BYTES = 4096, CANNOT_RUN = 126, NOT_FOUND = 127 };
 
-static bool has_interpreter(int fd, const Elf64_Ehdr *header)
+/* A name of its own (DT_SONAME) has what others load: the dynamic linker, above all, which can be
+ * run as a program and then preloads what it is told to. */
+static bool has_name(int fd, const Elf64_Phdr *dynamic)
 {
-    for (int i = 0; i < header->e_phnum; i++) {
-        Elf64_Phdr part;
-        off_t at = (off_t)(header->e_phoff + (uint64_t)i * header->e_phentsize);
-        if (pread(fd, &part, sizeof part, at) != (ssize_t)sizeof part)
+    for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic->p_filesz; at += sizeof(Elf64_Dyn)) {
+        Elf64_Dyn entry;
+        if (pread(fd, &entry, sizeof entry, (off_t)(dynamic->p_offset + at)) !=
+                (ssize_t)sizeof entry ||
+            entry.d_tag == DT_NULL)
             return false;
-        if (part.p_type == PT_INTERP)
+        if (entry.d_tag == DT_SONAME)
             return true;
     }
     return false;
 }
 
-static int check_elf(int fd, const char *path, const char *bytes, size_t len, char *why,
-                     size_t why_cap)
+/* Whether nobody loads anything into it when it starts. -ENOEXEC: it is not whole. */
+static int loads_nothing(int fd, const Elf64_Ehdr *header)
 {
-    Elf64_Ehdr header;
-    if (len < sizeof header) {
-        snprintf(why, why_cap, "%s: not a whole program", path);
-        return CANNOT_RUN;
+    int result = 1;
+    for (int i = 0; i < header->e_phnum; i++) {
+        Elf64_Phdr part;
+        off_t at = (off_t)(header->e_phoff + (uint64_t)i * header->e_phentsize);
+        if (pread(fd, &part, sizeof part, at) != (ssize_t)sizeof part)
+            return -ENOEXEC;
+        if (part.p_type == PT_INTERP || (part.p_type == PT_DYNAMIC && has_name(fd, &part)))
+            result = 0;
     }
-    memcpy(&header, bytes, sizeof header);
-    if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != EM_X86_64) {
+    return header->e_phnum > 0 ? result : -ENOEXEC;
+}
+
+static bool is_ours(const Elf64_Ehdr *header)
+{
+    return memcmp(header->e_ident, ELFMAG, SELFMAG) == 0 &&
+           header->e_ident[EI_CLASS] == ELFCLASS64 && header->e_machine == EM_X86_64;
+}
+
+int program_is_static(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    Elf64_Ehdr header;
+    int result = 0;
+    if (pread(fd, &header, sizeof header, 0) == (ssize_t)sizeof header && is_ours(&header))
+        result = loads_nothing(fd, &header);
+    close(fd);
+    return result;
+}
+
+static int check_elf(int fd, const char *path, const char *bytes, size_t len, char *why,
+                     size_t why_cap, bool *is_static)
+{
+    Elf64_Ehdr header = {0};
+    if (len >= sizeof header)
+        memcpy(&header, bytes, sizeof header);
+    if (len >= sizeof header && !is_ours(&header)) {
         snprintf(why, why_cap, "%s: not a 64-bit x86 program: EDM cannot manage it", path);
         return CANNOT_RUN;
     }
-    if (!has_interpreter(fd, &header)) {
-        snprintf(why, why_cap,
-                 "%s: statically linked: EDM can manage only dynamically linked programs "
-                 "for now",
-                 path);
+    int fixed = loads_nothing(fd, &header);
+    if (fixed < 0) {
+        snprintf(why, why_cap, "%s: not a whole program", path);
         return CANNOT_RUN;
     }
+    *is_static = fixed > 0;
     struct stat info;
     if (fstat(fd, &info) == 0 && (info.st_mode & (S_ISUID | S_ISGID)) && geteuid() != 0) {
         snprintf(why, why_cap,
@@ -60,9 +93,9 @@ static int check_elf(int fd, const char *path, const char *bytes, size_t len, ch
 
 /* "#!/usr/bin/env python3" -> the file that will be run in the end. */
 static int check_script(const char *path, const char *bytes, size_t len, int depth, char *why,
-                        size_t why_cap);
+                        size_t why_cap, bool *is_static);
 
-static int check(const char *path, int depth, char *why, size_t why_cap)
+static int check(const char *path, int depth, char *why, size_t why_cap, bool *is_static)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
@@ -76,15 +109,15 @@ static int check(const char *path, int depth, char *why, size_t why_cap)
     ssize_t got = pread(fd, bytes, sizeof bytes - 1, 0);
     int result = 0;
     if (got >= SELFMAG && memcmp(bytes, ELFMAG, SELFMAG) == 0)
-        result = check_elf(fd, path, bytes, (size_t)got, why, why_cap);
+        result = check_elf(fd, path, bytes, (size_t)got, why, why_cap, is_static);
     else if (got >= 2 && bytes[0] == '#' && bytes[1] == '!')
-        result = check_script(path, bytes, (size_t)got, depth, why, why_cap);
+        result = check_script(path, bytes, (size_t)got, depth, why, why_cap, is_static);
     close(fd);
     return result;
 }
 
 static int check_script(const char *path, const char *bytes, size_t len, int depth, char *why,
-                        size_t why_cap)
+                        size_t why_cap, bool *is_static)
 {
     char line[PATH_MAX];
     size_t end = 2;
@@ -99,12 +132,13 @@ static int check_script(const char *path, const char *bytes, size_t len, int dep
         snprintf(why, why_cap, "%s: its interpreter %s: %s", path, interpreter, strerror(errno));
         return CANNOT_RUN;
     }
-    return check(interpreter, depth - 1, why, why_cap);
+    return check(interpreter, depth - 1, why, why_cap, is_static);
 }
 
-int program_check(const char *path, char *why, size_t why_cap)
+int program_check(const char *path, bool *is_static, char *why, size_t why_cap)
 {
-    return check(path, SCRIPT_DEPTH, why, why_cap);
+    *is_static = false;
+    return check(path, SCRIPT_DEPTH, why, why_cap, is_static);
 }
 
 /* 0: PATH can be run. Otherwise errno's value. */
@@ -140,9 +174,10 @@ static int search_path(const char *name, char path[PATH_MAX])
     }
 }
 
-int program_find(const char *name, char path[PATH_MAX], char *why, size_t why_cap)
+int program_find(const char *name, char path[PATH_MAX], bool *is_static, char *why, size_t why_cap)
 {
     int err;
+    *is_static = false;
     if (strchr(name, '/')) {
         err = snprintf(path, PATH_MAX, "%s", name) < PATH_MAX ? try_path(path) : ENAMETOOLONG;
     } else {
@@ -157,7 +192,7 @@ int program_find(const char *name, char path[PATH_MAX], char *why, size_t why_ca
         snprintf(why, why_cap, "%s: %s", name, strerror(err));
         return CANNOT_RUN;
     }
-    return program_check(path, why, why_cap);
+    return program_check(path, is_static, why, why_cap);
 }
 
 static struct rlimit descriptors; /* as they were */

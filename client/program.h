@@ -13,13 +13,19 @@
 
 /* Looks for NAME as the shell does (in $PATH unless it has a slash) and reads its first bytes (for
  * a script, its interpreter's). Returns 0 and the path in PATH, or 127 (not found) or 126 (cannot
- * be run: no permission, a directory, statically linked, not for this machine) with a line in WHY.
- */
-int program_find(const char *name, char path[PATH_MAX], char *why, size_t why_cap)
+ * be run: no permission, a directory, not for this machine) with a line in WHY. *IS_STATIC: what
+ * will be run in the end loads nothing, and no agent by itself. */
+int program_find(const char *name, char path[PATH_MAX], bool *is_static, char *why, size_t why_cap)
     __attribute__((warn_unused_result));
 
-/* Whether the file can take the agent: 0; 126 with a line in WHY when it cannot. */
-int program_check(const char *path, char *why, size_t why_cap) __attribute__((warn_unused_result));
+/* Whether the file is a program for this machine that loads nothing when it starts: 1 or 0, or
+ * -errno when it cannot be read. Thread: any. */
+int program_is_static(const char *path);
+
+/* Whether the file can take the agent: 0; 126 with a line in WHY when it cannot. *IS_STATIC: see
+ * program_find(). */
+int program_check(const char *path, bool *is_static, char *why, size_t why_cap)
+    __attribute__((warn_unused_result));
 
 /* Raises our limit of descriptors: every process takes some. Before the first program_start(),
  * which gives the program the limit that was there before. */

@@ -218,6 +218,7 @@ void space_end(struct space *space)
     pager->dying = space;
     if (!fork_is_waited_for(space))
         release(space);
+    implant_watch(pager, space->pid);
 }
 
 static bool is_referred_to(const struct space *space)

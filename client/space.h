@@ -3,7 +3,8 @@
  *
  * Private to the pager: pager.c (the loop), pager_greet.c (an image reports), space.c (it is
  * made, and ends), pager_fault.c (faults and fetches), pager_reclaim.c (what leaves),
- * pager_events.c (the program changes its mappings), pager_look.c (finding memory).
+ * pager_events.c (the program changes its mappings), pager_look.c (finding memory),
+ * pager_implant.c (programs that load no agent).
  *
  * Thread: the pager's, all of it.
  */
@@ -12,6 +13,7 @@
 
 #include "area_map.h"
 #include "brake.h"
+#include "handoff.h"
 #include "page_table.h"
 #include "pager.h"
 #include "proc_map.h"
@@ -186,6 +188,9 @@ struct pager {
     struct pollfd *fds;
     uint32_t fds_capacity;
     struct greeting *greetings; /* who has connected and has not reported yet */
+    struct stranger *strangers; /* who may need to be given an agent */
+    struct handoff *found;      /* main -> pager: pids of such */
+    _Atomic int go_fd;          /* main -> pager: see pager_let_go() */
     struct wire_request request;
     struct pager_counters counters;
     uint32_t next_figures;          /* of an image that has ended, to be used again */
@@ -223,6 +228,16 @@ uint64_t space_resident(const struct space *space);
 int greet_step(struct pager *pager, bool connections, uint64_t now_us);
 uint32_t greet_poll_fds(const struct pager *pager, struct pollfd *out, uint32_t cap);
 void greet_end_all(struct pager *pager);
+bool greet_is_with(const struct pager *pager, pid_t pid); /* it has connected, and is not in hand */
+
+/* pager_implant.c */
+/* PID's agent has gone: if that was because of an exec, the next image may need to be given one. */
+void implant_watch(struct pager *pager, pid_t pid);
+bool implant_is_under_way(const struct pager *pager, pid_t pid); /* it is being traced for it */
+void implants_step(struct pager *pager, uint64_t now_us);
+/* At most so long until the next step; UINT64_MAX: nothing is to be done. */
+uint64_t implants_wait_us(const struct pager *pager);
+void implants_end(struct pager *pager);
 
 /* pager_fault.c */
 void fault_list_add(struct fault_list *list, struct fault fault);

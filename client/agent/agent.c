@@ -3,7 +3,9 @@
  *
  * Preloaded; its constructor runs before the program's own code, hands a userfaultfd to the pager
  * and starts one thread, which from then on runs memory system calls on the pager's command: the
- * kernel allows UFFDIO_MOVE and madvise(MADV_DONTNEED) only from inside.
+ * kernel allows UFFDIO_MOVE and madvise(MADV_DONTNEED) only from inside. Into a program that loads
+ * nothing it is put by the pager (implant.h), which sends a thread of the program through its
+ * entry.
  *
  * Rules of this file:
  *  - No libc: not malloc, not stdio, not errno, not even memcpy. The thread has no thread-local
@@ -677,3 +679,47 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
         pager_path[i] = path[i];
     report(AGENT_IMAGE);
 }
+
+/* ---- where nothing is preloaded ---- */
+
+enum { CALL_STACK_BYTES = 16 * 1024 };
+
+__attribute__((used)) static char call_stack[CALL_STACK_BYTES] __attribute__((aligned(16)));
+static char report_stack[CALL_STACK_BYTES] __attribute__((aligned(16)));
+static int reported; /* futex */
+
+static void report_apart(void *kind)
+{
+    report((uint32_t)(uint64_t)kind);
+    set_word(&reported, 1);
+    sys3(__NR_exit, 0, 0, 0);
+}
+
+/* ITS_MARK: of the process that has forked this one, or NULL: an image of its own. The program may
+ * have threads already, which use their descriptors: a thread with a table of its own reports. */
+__attribute__((used)) static void enter(const char *path, char *its_mark)
+{
+    for (unsigned i = 0; path[i] && i < sizeof pager_path - 1; i++)
+        pager_path[i] = path[i];
+    mark = its_mark;
+    uint64_t kind = its_mark ? AGENT_CHILD : AGENT_IMAGE;
+    if (spawn(CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
+              report_stack + CALL_STACK_BYTES, report_apart, (void *)kind) > 0)
+        wait_word(&reported);
+}
+
+/* The stack of whoever is sent here may be small (a goroutine's), and is not ours to write on. The
+ * trap gives it back to the tracer. */
+__asm__(".text\n"
+        ".globl agent_entry\n"
+        ".hidden agent_entry\n"
+        ".type agent_entry, @function\n"
+        "agent_entry:\n"
+        "    leaq call_stack+16384(%rip), %rsp\n"
+        "    xorl %ebp, %ebp\n"
+        "    call enter\n"
+        "    int3\n"
+        "    hlt\n"
+        ".size agent_entry, . - agent_entry\n"
+        ".previous\n");
+_Static_assert(CALL_STACK_BYTES == 16384, "agent_entry knows it by number");

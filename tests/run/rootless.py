@@ -50,9 +50,10 @@ class Rootless(Case):
         os.chmod(self.dir, 0o777)
         os.mkdir(self.path("dev"))
         # Where a build is may be closed to others.
-        for name, path in (("edm", EDM), ("verify", tool("verify"))):
-            shutil.copy(path, self.path(name))
-            os.chmod(self.path(name), 0o755)
+        for name, path in (("edm", EDM), ("verify", tool("verify")), ("static", tool("static"))):
+            if os.path.exists(path):
+                shutil.copy(path, self.path(name))
+                os.chmod(self.path(name), 0o755)
 
     def run_as_nobody(self, mode, *words, options=()):
         client = self.client_words(*words, options=options)
@@ -105,6 +106,20 @@ class Rootless(Case):
         done = self.run_forks(120)
         self.assertEqual((done.returncode, done.stdout), (125, ""))
         self.assertRegex(done.stderr, r"^edm: [^\n]* about to fork [^\n]*--local[^\n]*\n$")
+        self.assert_no_files()
+
+    def test_static(self):
+        """Its forks could not be seen: a child would find zeros."""
+        if not os.path.exists(tool("static")):
+            self.skipTest("no static program could be linked here")
+        done = self.run_as_nobody("666", self.path("static"), "fork", "100")
+        self.assertEqual((done.returncode, done.stdout), (125, ""))
+        self.assertRegex(done.stderr, r"^edm: [^\n]*statically linked[^\n]*EVENT_FORK[^\n]*\n$")
+        self.assert_no_files()
+        # Behind a program that is managed it runs as it would without EDM.
+        done = self.run_as_nobody("666", "dash", "-c", f"{self.path('static')} fork 60; exit $?")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (7, "", ""))
+        self.assertIn("outside of the budget", self.read("log"))
         self.assert_no_files()
 
     def test_without_the_device(self):

@@ -1,0 +1,174 @@
+#include "tree_watch.h"
+
+#include "program.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    /* What a program can fill within is not much; and looking at a process costs some 30 us. */
+    SOONEST_US = 10000,
+    LATEST_US = 500000,
+    COST_SHARE = 200, /* looking takes at most so small a share of the time */
+    AGAIN_US = 500000,
+    AGAIN_MOST_US = 8000000,
+    FIRST_CAPACITY = 16,
+};
+
+/* A process, in the image it had when it was looked at last. */
+struct seen {
+    pid_t pid;
+    dev_t device;
+    ino_t file;
+    bool is_static, present;
+    uint64_t told_us, again_us;
+};
+
+struct tree_watch {
+    struct seen *all;
+    size_t count, capacity;
+    uint64_t due_us;
+    uint64_t begun_us; /* processor time */
+    uint64_t now_us;
+    void (*found)(void *arg, pid_t pid);
+    void *arg;
+};
+
+int tree_watch_new(struct tree_watch **out)
+{
+    *out = calloc(1, sizeof **out);
+    return *out ? 0 : -ENOMEM;
+}
+
+void tree_watch_destroy(struct tree_watch **watch)
+{
+    if (*watch)
+        free((*watch)->all);
+    free(*watch);
+    *watch = NULL;
+}
+
+uint64_t tree_watch_due_us(const struct tree_watch *watch)
+{
+    return watch->due_us;
+}
+
+/* NULL: no memory to remember it by. */
+static struct seen *seen_of(struct tree_watch *watch, pid_t pid)
+{
+    for (size_t i = 0; i < watch->count; i++)
+        if (watch->all[i].pid == pid)
+            return &watch->all[i];
+    if (watch->count == watch->capacity) {
+        size_t capacity = watch->capacity ? 2 * watch->capacity : FIRST_CAPACITY;
+        struct seen *all = realloc(watch->all, capacity * sizeof *all);
+        if (!all)
+            return NULL;
+        watch->all = all;
+        watch->capacity = capacity;
+    }
+    watch->all[watch->count] = (struct seen){.pid = pid};
+    return &watch->all[watch->count++];
+}
+
+static void look_at(struct tree_watch *watch, pid_t pid)
+{
+    char path[64];
+    struct stat info;
+    snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
+    if (stat(path, &info))
+        return; /* ended */
+    struct seen *seen = seen_of(watch, pid);
+    if (!seen)
+        return;
+    seen->present = true;
+    if (seen->device != info.st_dev || seen->file != info.st_ino) {
+        *seen = (struct seen){.pid = pid,
+                              .device = info.st_dev,
+                              .file = info.st_ino,
+                              .is_static = program_is_static(path) > 0,
+                              .present = true};
+    }
+    if (!seen->is_static || watch->now_us - seen->told_us < seen->again_us)
+        return;
+    seen->told_us = watch->now_us;
+    seen->again_us = seen->again_us ? 2 * seen->again_us : AGAIN_US;
+    if (seen->again_us > AGAIN_MOST_US)
+        seen->again_us = AGAIN_MOST_US;
+    watch->found(watch->arg, pid);
+}
+
+static void look_below(struct tree_watch *watch, pid_t pid, int depth);
+
+/* More children of one thread than fit into the text are not seen. */
+static void look_at_children(struct tree_watch *watch, int task, const char *tid, int depth)
+{
+    char path[320], text[4096];
+    snprintf(path, sizeof path, "%s/children", tid);
+    int fd = openat(task, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t got = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[got > 0 ? got : 0] = 0;
+    char *end = text;
+    for (long child; (child = strtol(end, &end, 10)) > 0 && *end;)
+        look_below(watch, (pid_t)child, depth);
+}
+
+static void look_below(struct tree_watch *watch, pid_t pid, int depth)
+{
+    enum { DEPTH_MOST = 64 };
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    look_at(watch, pid);
+    DIR *dir = depth < DEPTH_MOST ? opendir(path) : NULL;
+    if (!dir)
+        return;
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (entry->d_name[0] != '.')
+            look_at_children(watch, dirfd(dir), entry->d_name, depth + 1);
+    closedir(dir);
+}
+
+static uint64_t cpu_us(void)
+{
+    struct timespec cpu;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+    return (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+}
+
+void tree_watch_begin(struct tree_watch *watch, uint64_t now_us,
+                      void (*found)(void *arg, pid_t pid), void *arg)
+{
+    watch->begun_us = cpu_us();
+    watch->now_us = now_us;
+    watch->found = found;
+    watch->arg = arg;
+    for (size_t i = 0; i < watch->count; i++)
+        watch->all[i].present = false;
+}
+
+void tree_watch_look(struct tree_watch *watch, pid_t pid)
+{
+    look_below(watch, pid, 0);
+}
+
+void tree_watch_end(struct tree_watch *watch)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < watch->count; i++)
+        if (watch->all[i].present)
+            watch->all[kept++] = watch->all[i];
+    watch->count = kept;
+    uint64_t wait_us = COST_SHARE * (cpu_us() - watch->begun_us);
+    wait_us = wait_us < SOONEST_US ? SOONEST_US : wait_us > LATEST_US ? LATEST_US : wait_us;
+    watch->due_us = watch->now_us + wait_us;
+}
