@@ -1,5 +1,7 @@
 #include "brake.h"
 
+#include "program.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
@@ -81,15 +83,16 @@ int brake_stop(struct brake *brake, pid_t pid, pid_t spared)
 /* Returns whether TID is off our hands. */
 static bool let_go(pid_t tid, pid_t leader)
 {
-    /* A thread that has ended has to be waited for, or the program cannot end. Its first thread is
-     * another matter: that end is the program's, and for the main thread to see. */
+    /* A thread that has ended has to be waited for, or the process cannot end. Its first thread is
+     * another matter: that end is the process's, and not always for us to see. */
     int kinds = tid == leader ? WSTOPPED : WSTOPPED | WEXITED;
     siginfo_t info = {0};
+    /* A zombie has no stops: of a first thread that has ended this says that there is no such. */
     if (waitid(P_PID, (id_t)tid, &info, kinds | WNOHANG | __WALL | __WNOTHREAD))
-        return true;
+        return tid != leader || program_pass_on_end(tid);
     if (info.si_pid == 0) {
         if (tid == leader && is_zombie(tid))
-            return true;
+            return program_pass_on_end(tid);
         /* exec() forgets that its thread was asked to stop: ask again. */
         (void)ptrace(PTRACE_INTERRUPT, tid, NULL, NULL);
         return false;
@@ -99,7 +102,8 @@ static bool let_go(pid_t tid, pid_t leader)
     /* It may have stopped for a signal that was just coming: that has to go on its way. Stops of
      * ptrace's own carry an event number above the signal's. */
     int signal = info.si_status >> 8 ? 0 : info.si_status;
-    return ptrace(PTRACE_DETACH, tid, NULL, signal) == 0 || errno == ESRCH;
+    /* Killed just now it cannot be let go: its end is what comes next. */
+    return ptrace(PTRACE_DETACH, tid, NULL, signal) == 0;
 }
 
 void brake_poll(struct brake *brake)

@@ -21,7 +21,8 @@ enum {
     THREADS_US = 20000,
     REGIONS_AT_ONCE = 256,
     PROBE_US = 20000,
-    SMALL_PAGES = 256, /* a process with less is not managed: a shell, say */
+    SLOW_AGENT_US = 20000, /* it answers within a millisecond, where it gets a processor */
+    SMALL_PAGES = 256,     /* a process with less is not managed: a shell, say */
 };
 
 static uint64_t table_resident(const struct space *space)
@@ -356,6 +357,13 @@ static void probe(struct space *space, uint64_t now_us)
         space_end(space);
 }
 
+/* A process that is stopped gives nothing up: nobody may wait for that. */
+static void look_at_agent(struct space *space, uint64_t now_us)
+{
+    bool slow = space->work != AGENT_IDLE && now_us > space->work_us + SLOW_AGENT_US;
+    space->agent_stopped = slow && proc_map_thread_stopped(space->proc, space->agent_tid);
+}
+
 void look_tick(struct space *space, uint64_t now_us)
 {
     struct proc_size size;
@@ -363,6 +371,7 @@ void look_tick(struct space *space, uint64_t now_us)
         probe(space, now_us);
     if (space->dead || !space->proc || proc_map_size(space->proc, &size))
         return;
+    look_at_agent(space, now_us);
     uint64_t before = space->anonymous_pages;
     uint64_t grown = size.anonymous_pages > before ? size.anonymous_pages - before : 0;
     space->anonymous_pages = size.anonymous_pages;

@@ -155,6 +155,7 @@ static bool populate_busy(struct space *space)
         return false;
     }
     space->work = AGENT_POPULATING;
+    space->work_us = rpc_now_us();
     return true;
 }
 
@@ -228,6 +229,7 @@ bool reclaim_step(struct space *space, uint64_t now_us)
     space->batch_used[batch->index] = true;
     space->moving = batch;
     space->work = AGENT_MOVING;
+    space->work_us = now_us;
     if (resident_queue_length(space->queue) >
         2 * page_table_count(space->table, PAGE_RESIDENT) + QUEUE_SLACK)
         resident_queue_compact(space->queue, is_live, space);
@@ -240,7 +242,9 @@ static bool is_hopeless(const struct space *space, uint64_t now_us)
         return true;
     if (!space->serving || space->region_state != REGION_READY || events_are_pending(space))
         return false;
-    if (space->work != AGENT_IDLE || (space->nbusy > 0 && !space->populated))
+    if (space->work != AGENT_IDLE)
+        return space->agent_stopped;
+    if (space->nbusy > 0 && !space->populated)
         return false;
     return !space_has_batches(space) && now_us < space->barren_until_us;
 }

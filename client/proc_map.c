@@ -286,20 +286,34 @@ bool proc_map_pinned(const struct proc_map *map, uint64_t page)
     return false;
 }
 
-uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid)
+/* A file of one of its threads, as text. Returns its length, 0 when there is none. */
+static size_t read_of_thread(const struct proc_map *map, pid_t tid, const char *name, char *text,
+                             size_t cap)
 {
     char path[64];
-    char text[128];
-    snprintf(path, sizeof path, "task/%d/schedstat", tid);
+    snprintf(path, sizeof path, "task/%d/%s", (int)tid, name);
     int fd = openat(map->dir, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    ssize_t got = fd < 0 ? 0 : read(fd, text, cap - 1);
+    shut(fd);
+    text[got > 0 ? got : 0] = 0;
+    return got > 0 ? (size_t)got : 0;
+}
+
+uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid)
+{
+    char text[128];
+    if (!read_of_thread(map, tid, "schedstat", text, sizeof text))
         return 0;
-    ssize_t got = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (got <= 0)
-        return 0;
-    text[got] = 0;
     return strtoull(text, NULL, 10) / 1000; /* nanoseconds on a processor */
+}
+
+bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid)
+{
+    char text[256];
+    if (!read_of_thread(map, tid, "stat", text, sizeof text))
+        return false;
+    const char *state = strrchr(text, ')');
+    return state && strncmp(state, ") T", 3) == 0;
 }
 
 int proc_map_thread_call(const struct proc_map *map, pid_t tid, struct proc_call *out)

@@ -67,6 +67,9 @@ int proc_map_thread_call(const struct proc_map *map, pid_t tid, struct proc_call
 /* Processor time of one of the program's threads, in microseconds; 0 when it cannot be known. */
 uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid);
 
+/* Whether one of the program's threads has been stopped by a signal. */
+bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid);
+
 /* Whether PAGE (a page number) must stay, by the last look at the threads. */
 bool proc_map_pinned(const struct proc_map *map, uint64_t page);
 

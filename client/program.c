@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { SCRIPT_DEPTH = 4, HEADER_BYTES = 4096, CANNOT_RUN = 126, NOT_FOUND = 127 };
@@ -300,4 +301,26 @@ bool program_has_ended(int pidfd)
 {
     struct pollfd fd = {pidfd, POLLIN, 0};
     return poll(&fd, 1, 0) == 1;
+}
+
+static pid_t parent_of(pid_t pid)
+{
+    char path[64], text[512];
+    int parent = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[got > 0 ? got : 0] = 0;
+    const char *after = strrchr(text, ')');
+    return after && sscanf(after, ") %*c %d", &parent) == 1 ? parent : 0;
+}
+
+bool program_pass_on_end(pid_t pid)
+{
+    siginfo_t info = {0};
+    return parent_of(pid) == getpid() ||
+           waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | __WALL | __WNOTHREAD) ||
+           info.si_pid == pid;
 }

@@ -38,6 +38,11 @@ void program_raise_limits(void);
 pid_t program_start(const char *path, char *const *argv, const char *agent, const char *socket,
                     int go_fd, int *error_fd) __attribute__((warn_unused_result));
 
+/* PID, which the calling thread traces, has ended, or its first thread has. Its parent learns of
+ * that only when its tracer has waited for it, which this does; unless that parent is this process,
+ * whose main thread waits itself. False: some of its threads are still ending. Thread: any. */
+bool program_pass_on_end(pid_t pid) __attribute__((warn_unused_result));
+
 /* Whether the process that PIDFD stands for has ended; it need not have been waited for. Thread:
  * any.
  */

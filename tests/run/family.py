@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from harness import Case, children_of, is_alive, main, wait_until
+from harness import Case, children_of, is_alive, main, tool, wait_until
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "proto"))
 import edm_wire as wire  # noqa: E402
@@ -37,9 +37,9 @@ def say(path, words):
 
 
 class Family(Case):
-    def run_python(self, code, *words, options=()):
+    def run_python(self, code, *words, options=(), timeout=LONG_S):
         done = self.run_client(PYTHON, "-c", BLOCK + code, *words, options=[LOCAL, *options], text=True,
-                               timeout=LONG_S, cwd=self.dir)
+                               timeout=timeout, cwd=self.dir)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         return done.stdout
 
@@ -418,6 +418,27 @@ class Deaths(Family):
             pass
         self.assertEqual(client.wait(LONG_S), 128 + signal.SIGKILL)
         self.assertEqual(client.stderr.read(), b"")
+
+    def end_growing_children(self, rounds, stop):
+        self.run_python(f"""
+rounds, stop = {rounds}, {stop}
+for round in range(rounds):
+    child = subprocess.Popen(["{tool('verify')}", "--size=128M", "--seconds=9"], stdout=subprocess.DEVNULL)
+    time.sleep(random.uniform(0.005, 0.04))
+    if stop:
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(0.02)
+    child.kill()
+    child.wait(timeout=20)
+""", timeout=60)
+
+    def test_child_that_is_held(self):
+        """Killed while it is held back because it grows, a child ends for its parent at once."""
+        self.end_growing_children(60, stop=False)
+
+    def test_child_that_is_stopped(self):
+        """It gives nothing up, and its parent must not wait for that."""
+        self.end_growing_children(20, stop=True)
 
     def test_parent_right_after_the_fork(self):
         """Again and again: the child needs what its parent had stored, or was just storing."""
