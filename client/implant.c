@@ -1,6 +1,7 @@
 #include "implant.h"
 
 #include "agent_load.h"
+#include "program.h"
 #include "agent/agent_proto.h"
 
 #include <elf.h>
@@ -88,17 +89,17 @@ int implant_error(const struct implant *implant)
 
 /* ---- the end ---- */
 
-static enum implant_state finish(struct implant *implant, enum implant_state outcome)
+/* Lets it go on, with SIGNAL. If it has been killed meanwhile its end is still to come, and for us
+ * to wait for. */
+static enum implant_state finish(struct implant *implant, enum implant_state outcome, int signal)
 {
+    if (ptrace(PTRACE_DETACH, implant->pid, NULL, (void *)(long)signal)) {
+        implant->step = STEP_LEAVING;
+        return IMPLANT_LEAVING;
+    }
     implant->step = STEP_FINISHED;
     implant->outcome = outcome;
     return outcome;
-}
-
-static void let_go(struct implant *implant)
-{
-    /* Fails only when it has been killed. */
-    (void)ptrace(PTRACE_DETACH, implant->pid, NULL, NULL);
 }
 
 /* As it was: the kernel goes on to restart a system call that the stop has interrupted. */
@@ -106,8 +107,7 @@ static enum implant_state restore(struct implant *implant, enum implant_state ou
 {
     (void)ptrace(PTRACE_SETREGS, implant->pid, NULL, &implant->regs);
     (void)ptrace(PTRACE_SETSIGMASK, implant->pid, (void *)SIGNAL_SET_BYTES, &implant->signal_mask);
-    let_go(implant);
-    return finish(implant, outcome);
+    return finish(implant, outcome, 0);
 }
 
 static enum implant_state give_up(struct implant *implant, int err)
@@ -116,15 +116,15 @@ static enum implant_state give_up(struct implant *implant, int err)
     return restore(implant, IMPLANT_FAILED);
 }
 
-void implant_leave(struct implant *implant)
+enum implant_state implant_leave(struct implant *implant)
 {
-    if (implant->step == STEP_STOPPED) {
-        let_go(implant);
-        finish(implant, IMPLANT_LEFT);
-    } else if (implant->step < STEP_STOPPED) {
+    if (implant->step == STEP_STOPPED)
+        return finish(implant, IMPLANT_LEFT, 0);
+    if (implant->step < STEP_STOPPED) {
         (void)ptrace(PTRACE_INTERRUPT, implant->pid, NULL, NULL);
         implant->step = STEP_LEAVING;
     }
+    return IMPLANT_LEAVING;
 }
 
 /* ---- what the process is made to do ---- */
@@ -286,7 +286,9 @@ int implant_go(struct implant *implant, const char *socket, uint64_t mark)
     implant->mark = mark;
     implant->syscall_at = (uint64_t)vdso + (uint64_t)at;
     uint64_t all_signals = ~0ull;
-    if (ptrace(PTRACE_SETSIGMASK, implant->pid, (void *)SIGNAL_SET_BYTES, &all_signals))
+    /* Should edm die now: it must not run on with registers that are not its own. */
+    if (ptrace(PTRACE_SETOPTIONS, implant->pid, NULL, (void *)(long)PTRACE_O_EXITKILL) ||
+        ptrace(PTRACE_SETSIGMASK, implant->pid, (void *)SIGNAL_SET_BYTES, &all_signals))
         return -errno;
     err = call_kernel(implant, SYS_mmap, 0, mapped_bytes(implant), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS);
@@ -387,45 +389,17 @@ static enum implant_state on_stop(struct implant *implant, int status)
         (void)ptrace(PTRACE_INTERRUPT, implant->pid, NULL, NULL);
         return IMPLANT_STOPPING;
     case STEP_LEAVING:
-        (void)ptrace(PTRACE_DETACH, implant->pid, NULL, (void *)(long)(event ? 0 : signal));
-        return finish(implant, IMPLANT_LEFT);
+        return finish(implant, IMPLANT_LEFT, event ? 0 : signal);
     default:
         if (event == 0 && signal == SIGTRAP)
             return at_work(implant);
-        if (event == 0)
+        if (event == 0 && signal != SIGSTOP)
             return give_up(implant, EFAULT); /* all others are held back, but for our mistakes */
-        go_on(implant, 0);
+        /* SIGSTOP stops all its threads; this one goes on, and stops when it is let go. */
+        go_on(implant, event ? 0 : signal);
         return IMPLANT_AT_WORK;
     }
-    let_go(implant);
-    return finish(implant, IMPLANT_LEFT);
-}
-
-/* Of a process that is not our child the end is for us to see first, and passed on to its parent
- * then; of one that is, it is for the main thread. */
-static bool has_ended(pid_t pid)
-{
-    siginfo_t info = {0};
-    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG | __WALL))
-        return true;
-    if (info.si_pid != pid ||
-        (info.si_code != CLD_EXITED && info.si_code != CLD_KILLED && info.si_code != CLD_DUMPED))
-        return false;
-    char path[64], text[512];
-    int parent = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *file = fopen(path, "re");
-    if (file) {
-        size_t got = fread(text, 1, sizeof text - 1, file);
-        text[got] = 0;
-        const char *after = strrchr(text, ')');
-        if (!after || sscanf(after, ") %*c %d", &parent) != 1)
-            parent = 0;
-        fclose(file);
-    }
-    if (parent != getpid())
-        (void)waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | __WALL | __WNOTHREAD);
-    return true;
+    return finish(implant, IMPLANT_LEFT, 0);
 }
 
 enum implant_state implant_step(struct implant *implant)
@@ -439,10 +413,14 @@ enum implant_state implant_step(struct implant *implant)
         return IMPLANT_STOPPED;
     for (;;) {
         siginfo_t info = {0};
-        int failed =
-            waitid(P_PID, (id_t)implant->pid, &info, WSTOPPED | WNOHANG | __WALL | __WNOTHREAD);
-        if (failed || (info.si_pid == 0 && has_ended(implant->pid)))
-            return finish(implant, IMPLANT_ENDED);
+        /* A zombie has no stops: then this says that there is no such process. */
+        if (waitid(P_PID, (id_t)implant->pid, &info, WSTOPPED | WNOHANG | __WALL | __WNOTHREAD)) {
+            if (!program_pass_on_end(implant->pid))
+                return IMPLANT_LEAVING;
+            implant->step = STEP_FINISHED;
+            implant->outcome = IMPLANT_ENDED;
+            return IMPLANT_ENDED;
+        }
         if (info.si_pid == 0)
             break;
         enum implant_state state = on_stop(implant, info.si_status);

@@ -45,7 +45,8 @@ enum implant_state implant_step(struct implant *implant);
 int implant_go(struct implant *implant, const char *socket, uint64_t mark)
     __attribute__((warn_unused_result));
 
-void implant_leave(struct implant *implant);
+/* Lets it be as it is. Returns LEFT, or LEAVING: that takes further steps. */
+enum implant_state implant_leave(struct implant *implant);
 
 /* What failed, errno's value. */
 int implant_error(const struct implant *implant);

@@ -20,7 +20,9 @@
 enum {
     EXEC_US = 100000,      /* an image that is being exec'd has its name by then */
     FOUND_US = 1000000,    /* who cannot be met by then will be found again */
-    RETRY_US = 500,        /* between two tries */
+    RETRY_US = 500,        /* between two tries, at first */
+    RETRY_SHARE = 8,       /* and later this part of the time it has taken so far */
+    STEPS_AT_ONCE = 200,   /* then something keeps it: it was stopped by a signal, say */
     AT_WORK_RETRY_US = 50, /* a wake-up, about */
     SECCOMP_LINE_BYTES = 256,
 };
@@ -31,7 +33,8 @@ struct stranger {
     pid_t pid;
     bool at_exec; /* it is the program, which waits for a byte from GO_FD's other end to exec */
     bool may_exec;
-    uint64_t since_us;
+    uint64_t since_us, try_us;
+    uint32_t nsteps;
     struct implant *implant; /* NULL: not touched yet */
     uint64_t mark;           /* handed to it */
 };
@@ -54,7 +57,7 @@ uint64_t implants_wait_us(const struct pager *pager)
 {
     uint64_t us = UINT64_MAX;
     for (const struct stranger *stranger = pager->strangers; stranger; stranger = stranger->next)
-        if (stranger->implant && !stranger->at_exec)
+        if (stranger->implant && !stranger->at_exec && stranger->nsteps < STEPS_AT_ONCE)
             us = AT_WORK_RETRY_US;
         else if (us > RETRY_US)
             us = RETRY_US;
@@ -85,7 +88,7 @@ void implant_watch(struct pager *pager, pid_t pid)
 
 /* ---- who it is ---- */
 
-enum verdict { TAKE, LATER, NEVER };
+enum verdict { TAKE, LATER, NEVER, REFUSED };
 
 static int is_static(pid_t pid)
 {
@@ -164,8 +167,8 @@ static enum verdict look(const struct pager *pager, struct stranger *stranger)
     int fixed = is_static(pid);
     if (fixed <= 0)
         return fixed == 0 && stranger->may_exec ? LATER : NEVER;
-    if (status_number(pid, "Seccomp") != 0)
-        return NEVER; /* system calls that it does not know of could be its end */
+    if (status_number(pid, "Seccomp") > 0)
+        return REFUSED;
     struct proc_map *proc;
     if (proc_map_open(&proc, pid))
         return NEVER;
@@ -195,6 +198,11 @@ static void fail(struct pager *pager, const struct stranger *stranger, const cha
     }
 }
 
+static void refuse(struct pager *pager, const struct stranger *stranger)
+{
+    fail(pager, stranger, "it has a seccomp filter, which could end it for a system call of EDM's");
+}
+
 /* Returns whether we are done with it. */
 static bool on_stopped(struct pager *pager, struct stranger *stranger)
 {
@@ -205,18 +213,28 @@ static bool on_stopped(struct pager *pager, struct stranger *stranger)
         err = implant_go(stranger->implant, pager->config.socket, stranger->mark);
     if (err == 0)
         return false;
-    implant_leave(stranger->implant);
+    if (implant_leave(stranger->implant) == IMPLANT_LEAVING)
+        return false;
     implant_destroy(&stranger->implant);
-    if (verdict == TAKE && err != -EAGAIN && err != -ESRCH) {
+    if (verdict == REFUSED)
+        refuse(pager, stranger);
+    if (verdict == TAKE && err != -EAGAIN)
         fail(pager, stranger, strerror(-err));
-        return true;
-    }
-    return verdict == NEVER;
+    return verdict == NEVER || verdict == REFUSED || (verdict == TAKE && err != -EAGAIN);
+}
+
+/* The agent has been called. */
+static void on_done(struct pager *pager, const struct stranger *stranger)
+{
+    log_debug("Pager", "%d: the agent was put in", (int)stranger->pid);
+    if (!space_of(pager, stranger->pid) && !greet_is_with(pager, stranger->pid) && !pager->failed)
+        fail(pager, stranger, "it did not get through to EDM");
 }
 
 static bool step_implant(struct pager *pager, struct stranger *stranger)
 {
     enum implant_state state = implant_step(stranger->implant);
+    stranger->nsteps++;
     switch (state) {
     case IMPLANT_STOPPED:
         return on_stopped(pager, stranger);
@@ -228,10 +246,7 @@ static bool step_implant(struct pager *pager, struct stranger *stranger)
         fail(pager, stranger, strerror(implant_error(stranger->implant)));
         break;
     case IMPLANT_DONE:
-        log_debug("Pager", "%d: the agent was put in", (int)stranger->pid);
-        if (!space_of(pager, stranger->pid) && !greet_is_with(pager, stranger->pid) &&
-            !pager->failed)
-            fail(pager, stranger, "it did not get through to EDM");
+        on_done(pager, stranger);
         break;
     case IMPLANT_LEFT:
     case IMPLANT_ENDED:
@@ -247,7 +262,10 @@ static bool begin(struct pager *pager, struct stranger *stranger, uint64_t now_u
     enum verdict verdict = look(pager, stranger);
     /* It may have been noted later than this round began. */
     uint64_t age_us = now_us > stranger->since_us ? now_us - stranger->since_us : 0;
-    if (verdict == NEVER || kill(stranger->pid, 0))
+    stranger->try_us = now_us + RETRY_US + age_us / RETRY_SHARE;
+    if (verdict == REFUSED)
+        refuse(pager, stranger);
+    if (verdict == NEVER || verdict == REFUSED || kill(stranger->pid, 0))
         return true;
     if (verdict == LATER)
         return age_us > (is_static(stranger->pid) > 0 ? FOUND_US : EXEC_US);
@@ -294,9 +312,10 @@ void implants_step(struct pager *pager, uint64_t now_us)
     take_found(pager);
     for (struct stranger **at = &pager->strangers; *at;) {
         struct stranger *stranger = *at;
-        bool done = stranger->implant   ? step_implant(pager, stranger)
-                    : stranger->at_exec ? true
-                                        : begin(pager, stranger, now_us);
+        bool done = stranger->implant           ? step_implant(pager, stranger)
+                    : stranger->at_exec         ? true
+                    : now_us < stranger->try_us ? false
+                                                : begin(pager, stranger, now_us);
         if (!done) {
             at = &stranger->next;
             continue;
