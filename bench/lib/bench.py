@@ -130,6 +130,10 @@ class Bench:
     def say(self, text):
         print(f"  {text}", flush=True)
 
+    def missing(self, name, why):
+        """A part that this machine cannot run."""
+        self.results.leave_out(name, why)
+
     # ---- programs ----
 
     def tool(self, name):
@@ -249,10 +253,15 @@ class Results:
     def __init__(self, path):
         self.path = path
         self.lines = []
+        self.left_out = []
 
     def add(self, line):
         self.lines.append(line)
         print_line(line)
+
+    def leave_out(self, name, why):
+        self.left_out.append(name)
+        print(f"{name}: NOT MEASURED: {why}", flush=True)
 
     def write(self):
         with open(self.path + ".new", "w", encoding="ascii") as file:
