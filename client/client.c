@@ -22,7 +22,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <zmq.h>
 
 enum {
     FAILED = 125,
@@ -49,7 +48,6 @@ struct run {
     pid_t guard, program;
     struct private_dms dms;
     char *endpoints[1]; /* the private DMS's */
-    void *zmq;
     struct shard_set set;
     struct pager *pager;
     bool program_ended, failed;
@@ -109,12 +107,6 @@ static int open_store(struct run *run, char *why, size_t why_cap)
         run->set.endpoints = run->endpoints;
         run->set.nshards = 1;
     }
-    run->zmq = zmq_ctx_new();
-    if (!run->zmq) {
-        snprintf(why, why_cap, "cannot start ZeroMQ: %s", strerror(errno));
-        return -errno;
-    }
-    run->set.zmq = run->zmq;
     int err = shard_set_open(&run->set, run->region, run->signal_fd, why, why_cap);
     if (err == -EINTR && run->dms.pid > 0 && waitpid(run->dms.pid, NULL, WNOHANG) == run->dms.pid) {
         char words[512];
@@ -445,8 +437,6 @@ static void close_store(struct run *run)
                      confirmed, run->set.nshards);
     }
     pager_destroy(&run->pager);
-    if (run->zmq)
-        zmq_ctx_term(run->zmq);
 }
 
 static void close_fd(int fd)

@@ -224,6 +224,7 @@ static struct ready wait_for_news(struct pager *pager, uint64_t us)
     struct timespec timeout = {(time_t)(us / 1000000), (long)(us % 1000000) * 1000};
     if (ppoll(fds, nfds, &timeout, NULL) < 0 && errno != EINTR)
         log_error("Pager", "poll: %s", strerror(errno));
+    rpc_polled(pager->rpc, fds + NFDS);
     for (struct space *space = pager->spaces; space; space = space->next, first += SPACE_FDS)
         if (first < nfds)
             space->ready = (struct space_ready){fds[first].revents, fds[first + 1].revents,
@@ -343,7 +344,7 @@ int pager_new(struct pager **out, const struct pager_config *config, const struc
     if (!err && make_fds(pager, 1024) == 0)
         err = -ENOMEM;
     if (!err)
-        err = rpc_new(&pager->rpc, set->zmq, set->endpoints, set->nshards, set->wait_ms, "Pager");
+        err = rpc_new(&pager->rpc, set->endpoints, set->nshards, set->wait_ms, "Pager");
     if (!err)
         err = write_back_new(&pager->write_back, set);
     if (!err)

@@ -1,10 +1,10 @@
 /*
  * rpc: requests to the shards, and their answers.
  *
- * One DEALER socket a shard. A request is sent again until it is answered (every method may be
- * repeated, see PROTOCOL.md) or until it has waited as long as the run is configured to wait. Its
- * callback runs exactly once, from rpc_process(), if rpc_call() returned 0, and never otherwise.
- * Answers that are late, unknown or double are counted and dropped.
+ * One link a shard. A request is sent again until it is answered (every method may be repeated, see
+ * PROTOCOL.md), at once when there is a new connection, or until it has waited as long as the run
+ * is configured to wait. Its callback runs exactly once, from rpc_process(), if rpc_call() returned
+ * 0, and never otherwise. Answers that are late, unknown or double are counted and dropped.
  *
  * Thread: whoever made it; the callback runs on that thread.
  */
@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 struct rpc;
 
@@ -28,7 +29,7 @@ struct rpc_counters {
 
 /* The answer to one request. BODY lies in memory that is valid until the callback returns; to keep
  * it, take it with rpc_keep_body(). STATUS is the reply's, or WIRE_UNAVAILABLE when none came
- * (PUT_OFF: none but such that said: later; DETAIL is why); then REPLY is NULL. */
+ * (DETAIL is why not. PUT_OFF: there were such that said: later); then REPLY is NULL. */
 struct rpc_answer {
     uint8_t status;
     bool put_off;
@@ -36,8 +37,8 @@ struct rpc_answer {
     const struct wire_reply *reply;
     const char *body;
     size_t body_bytes;
-    const char *detail;    /* for people; never NULL */
-    struct rpc_body *kept; /* rpc's own */
+    const char *detail; /* for people; never NULL */
+    char **kept;        /* rpc's own */
 };
 
 typedef void rpc_callback(void *arg, struct rpc_answer *answer);
@@ -48,28 +49,31 @@ struct rpc_body *rpc_keep_body(struct rpc_answer *answer); /* NULL: no memory */
 const char *rpc_body_bytes(const struct rpc_body *body);
 void rpc_body_destroy(struct rpc_body **body);
 
-/* ZMQ: a context that outlives this. ENDPOINTS: as checked by config_check_endpoint(). PART: the
+/* ENDPOINTS: as checked by config_check_endpoint(). PART: the
  * name for log lines. 0 or -errno. */
-int rpc_new(struct rpc **out, void *zmq, char *const *endpoints, uint32_t nshards, uint32_t wait_ms,
+int rpc_new(struct rpc **out, char *const *endpoints, uint32_t nshards, uint32_t wait_ms,
             const char *part) __attribute__((warn_unused_result));
 
 /* Ends all requests without calling back, and closes the sockets. */
 void rpc_destroy(struct rpc **rpc);
 
-/* Sends REQUEST (its id is set here) to a shard, with a copy of BODY. 0 or -errno. */
-int rpc_call(struct rpc *rpc, uint32_t shard, struct wire_request *request, const void *body,
-             size_t body_bytes, rpc_callback *callback, void *arg)
+/* Sends REQUEST (its id is set here) to a shard, with a body that lies in NBODY pieces: these have
+ * to stay as they are until the callback has run or rpc_destroy(). 0 or -errno. */
+int rpc_call(struct rpc *rpc, uint32_t shard, struct wire_request *request,
+             const struct iovec *body, uint32_t nbody, rpc_callback *callback, void *arg)
     __attribute__((warn_unused_result));
 
-/* Takes in what has arrived, sends again what is due, and runs callbacks. Does not block. To be
- * called after poll() whatever it returned, and again before sleeping (the descriptors are
- * edge-triggered). Returns the number of callbacks run. */
+/* Takes in what has arrived, sends again what is due, and runs callbacks. Does not block. Returns
+ * the number of callbacks run. */
 int rpc_process(struct rpc *rpc);
 
-/* Descriptors to wait for: one a shard, POLLIN. */
-uint32_t rpc_poll_fds(struct rpc *rpc, struct pollfd *out);
+/* What to wait for: one descriptor a shard (-1: not now). They change: ask before each poll(). */
+uint32_t rpc_poll_fds(const struct rpc *rpc, struct pollfd *out);
 
-/* Milliseconds until rpc_process() has something to do of itself; -1: nothing. */
+/* What poll() has said of them. It saves rpc_process() a look of its own. */
+void rpc_polled(struct rpc *rpc, const struct pollfd *fds);
+
+/* Milliseconds until rpc_process() has something to do of itself. */
 int rpc_timeout_ms(const struct rpc *rpc);
 
 uint32_t rpc_outstanding(const struct rpc *rpc);

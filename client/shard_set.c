@@ -25,12 +25,16 @@ struct greeting {
 
 static void refuse(struct greeting *greeting, const struct rpc_answer *answer)
 {
+    const char *status = wire_status_name(answer->status);
     if (greeting->status == WIRE_OK) {
         greeting->status = answer->status;
         greeting->bad_shard = answer->shard;
         greeting->put_off = answer->put_off;
-        snprintf(greeting->detail, sizeof greeting->detail, "%s%s%s",
-                 wire_status_name(answer->status), answer->detail[0] ? ": " : "", answer->detail);
+        if (answer->reply)
+            snprintf(greeting->detail, sizeof greeting->detail, "%s%s%s", status,
+                     answer->detail[0] ? ": " : "", answer->detail);
+        else
+            snprintf(greeting->detail, sizeof greeting->detail, "%s", answer->detail);
     }
 }
 
@@ -141,7 +145,7 @@ int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char 
                  region);
         return -EINVAL;
     }
-    int err = rpc_new(&rpc, set->zmq, set->endpoints, set->nshards, set->wait_ms, "Client");
+    int err = rpc_new(&rpc, set->endpoints, set->nshards, set->wait_ms, "Client");
     if (err) {
         snprintf(why, why_cap, "cannot open a socket: %s", strerror(-err));
         return err;
@@ -172,9 +176,9 @@ int shard_set_open(struct shard_set *set, const char *region, int stop_fd, char 
                  set->endpoints[greeting.bad_shard], set->wait_ms / 1000, greeting.detail);
     else if (err == -EPROTO && greeting.status == WIRE_UNAVAILABLE)
         snprintf(why, why_cap,
-                 "no answer from the DMS at %s for %u s: is it running, and is that its "
+                 "no answer from the DMS at %s for %u s (%s): is it running, and is that its "
                  "address?",
-                 set->endpoints[greeting.bad_shard], set->wait_ms / 1000);
+                 set->endpoints[greeting.bad_shard], set->wait_ms / 1000, greeting.detail);
     else if (err == -EPROTO)
         snprintf(why, why_cap, "the DMS at %s refuses: %s", set->endpoints[greeting.bad_shard],
                  greeting.detail);
@@ -194,7 +198,7 @@ uint32_t shard_set_remove_region(const struct shard_set *set, uint32_t wait_ms)
 {
     struct rpc *rpc;
     uint32_t confirmed = 0;
-    if (rpc_new(&rpc, set->zmq, set->endpoints, set->nshards, wait_ms, "Client"))
+    if (rpc_new(&rpc, set->endpoints, set->nshards, wait_ms, "Client"))
         return 0;
     static struct wire_request request;
     for (uint32_t i = 0; i < set->nshards; i++) {

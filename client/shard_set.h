@@ -18,7 +18,6 @@ struct store_region {
 };
 
 struct shard_set {
-    void *zmq;              /* not owned */
     char *const *endpoints; /* not owned */
     uint32_t nshards;
     uint32_t wait_ms;

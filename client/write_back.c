@@ -48,7 +48,7 @@ struct write_back {
     uint32_t turn;
     struct write_back_item *drops, *armed;
     struct wire_request request;
-    char body[PUT_PAGES * PAGE_BYTES];
+    struct iovec body[PUT_PAGES];
     struct write_back_counters counters;
     pthread_mutex_t published_lock; /* innermost: nothing is called under it */
     struct write_back_counters published;
@@ -118,10 +118,14 @@ static void send_put(struct put *put)
     request->epoch = batch->region->epoch;
     request->npages = put->npages;
     request->nranges = 0;
+    uint32_t nbody = 0;
     for (uint32_t i = 0; i < put->npages; i++) {
         uint32_t which = put->which[i];
         const char *bytes = batch->bytes + (size_t)which * PAGE_BYTES;
-        memcpy(wb->body + (size_t)i * PAGE_BYTES, bytes, PAGE_BYTES);
+        if (i > 0 && which == put->which[i - 1] + 1u)
+            wb->body[nbody - 1].iov_len += PAGE_BYTES;
+        else
+            wb->body[nbody++] = (struct iovec){(void *)bytes, PAGE_BYTES};
         request->pages[i] = (struct wire_page){
             .page = batch->key[which],
             .sequence = put->sequence[i],
@@ -130,8 +134,8 @@ static void send_put(struct put *put)
             .encoding = WIRE_RAW,
         };
     }
-    int err = rpc_call(wb->rpc, put->shard, request, wb->body, (size_t)put->npages * PAGE_BYTES,
-                       on_put, put);
+    /* The batch keeps its bytes until every PUT of it is answered. */
+    int err = rpc_call(wb->rpc, put->shard, request, wb->body, nbody, on_put, put);
     if (err)
         fail_put(put, WIRE_INTERNAL, strerror(-err));
 }
@@ -321,8 +325,6 @@ static void *run(void *arg)
 {
     struct write_back *wb = arg;
     struct pollfd fds[CONFIG_MAX_SHARDS + 1];
-    fds[0] = (struct pollfd){handoff_fd(wb->in), POLLIN, 0};
-    uint32_t nfds = 1 + rpc_poll_fds(wb->rpc, fds + 1);
     for (;;) {
         take_in(wb);
         if (wb->stop)
@@ -335,7 +337,11 @@ static void *run(void *arg)
         int timeout = rpc_timeout_ms(wb->rpc);
         if (wb->waiting && (timeout < 0 || timeout > FULL_RETRY_MS))
             timeout = FULL_RETRY_MS;
-        if (poll(fds, nfds, timeout) < 0 && errno != EINTR)
+        fds[0] = (struct pollfd){handoff_fd(wb->in), POLLIN, 0};
+        uint32_t nfds = 1 + rpc_poll_fds(wb->rpc, fds + 1);
+        if (poll(fds, nfds, timeout) >= 0)
+            rpc_polled(wb->rpc, fds + 1);
+        else if (errno != EINTR)
             log_error("WriteBack", "poll: %s", strerror(errno));
     }
     publish(wb);
@@ -372,7 +378,7 @@ int write_back_new(struct write_back **out, const struct shard_set *set)
     if (!err)
         err = handoff_new(&wb->out, HANDOFF_ITEMS);
     if (!err)
-        err = rpc_new(&wb->rpc, set->zmq, set->endpoints, set->nshards, set->wait_ms, "WriteBack");
+        err = rpc_new(&wb->rpc, set->endpoints, set->nshards, set->wait_ms, "WriteBack");
     if (!err)
         err = -pthread_create(&wb->thread, NULL, run, wb);
     if (err) {

@@ -71,8 +71,7 @@ static int set_up(void **state)
     fixture->zmq = zmq_ctx_new();
     assert_non_null(fixture->zmq);
     fixture->request = router_request_new();
-    fixture->set = (struct shard_set){.zmq = fixture->zmq,
-                                      .endpoints = fixture->endpoints,
+    fixture->set = (struct shard_set){.endpoints = fixture->endpoints,
                                       .nshards = SHARDS,
                                       .wait_ms = LONG_MS,
                                       .region.epoch = 5,
