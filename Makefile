@@ -19,6 +19,12 @@ demo: deps
 	@$(MAKE) all
 	bench/demo $(BUILD)/edm
 
+# Tables, and bench/results.json; bench/README.md tells what is measured. One alone: bench/run NAME.
+.PHONY: bench
+bench: deps
+	@$(MAKE) all
+	bench/run --edm=$(BUILD)/edm
+
 # Ends with the line in which ctest sums up.
 .PHONY: check
 check: deps

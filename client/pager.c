@@ -141,6 +141,7 @@ static int serve(struct space *space, uint64_t now_us)
     if (space->held.count > 0 &&
         (pager_room(space->pager) > 0 || reclaim_is_hopeless(space->pager, now_us)))
         fault_retry_held(space);
+    fetch_send_gathered(space);
     done += reclaim_step(space, now_us);
     look_release(space, now_us);
     reclaim_flush_drops(space);

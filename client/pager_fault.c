@@ -477,12 +477,55 @@ static void start_ahead(struct space *space, struct readahead_range ahead)
     }
 }
 
+static void send_gathered(struct space *space, uint32_t shard)
+{
+    struct fetch *fetch = space->gathered[shard];
+    space->gathered[shard] = NULL;
+    space->ngathered--;
+    fetch->state = FETCH_SENT;
+    send_fetch(fetch);
+}
+
+void fetch_send_gathered(struct space *space)
+{
+    for (uint32_t i = 0; space->ngathered > 0 && i < space->pager->set->nshards; i++)
+        if (space->gathered[i])
+            send_gathered(space, i);
+}
+
+/* One page that stands alone: whatever else is asked of its shard in this turn of the loop goes in
+ * the same request. Many threads that fault at once cost one message, not one each. */
+static bool gather(struct space *space, struct fault fault)
+{
+    uint64_t key = area_key(area_map_find(space->areas, fault.page), fault.page);
+    uint32_t shard = shard_set_place(space->pager->set, key);
+    struct fetch *fetch = space->gathered[shard];
+    if (!fetch) {
+        fetch = new_fetch(space, false);
+        if (!fetch)
+            return false;
+        fetch->state = FETCH_GATHERED;
+        fetch->shard = shard;
+        space->gathered[shard] = fetch;
+        space->ngathered++;
+    }
+    fetch->page[fetch->npages] = fault.page;
+    fetch->key[fetch->npages] = key;
+    fetch->wanted_us[fetch->npages++] = fault.at_us;
+    page_table_set(space->table, fault.page, PAGE_FETCHING);
+    if (fetch->npages == FETCH_PAGES)
+        send_gathered(space, shard);
+    return true;
+}
+
 static void handle_remote(struct space *space, struct fault fault, uint64_t room)
 {
     struct readahead_plan plan = readahead_miss(&space->readahead, fault.page);
     if (room < plan.demand.npages)
         plan.demand = (struct readahead_range){fault.page, 1};
-    if (!start_fetch(space, plan.demand, fault.page, fault.at_us, false)) {
+    bool alone = plan.demand.npages == 1 && area_map_find(space->areas, fault.page);
+    if (alone ? !gather(space, fault)
+              : !start_fetch(space, plan.demand, fault.page, fault.at_us, false)) {
         /* Every fetch is under way: this one waits for the first to come back. */
         fault_list_add(&space->held, fault);
         return;

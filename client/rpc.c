@@ -30,7 +30,7 @@ struct call {
     void *arg;
     uint32_t nbody;
     size_t header_bytes;
-    struct iovec body[]; /* then the header */
+    struct iovec *body; /* behind the call itself; then the header */
 };
 
 struct rpc {
@@ -163,6 +163,7 @@ int rpc_call(struct rpc *rpc, uint32_t shard, struct wire_request *request,
         .previous = rpc->calls.previous,
         .next = &rpc->calls,
         .nbody = nbody,
+        .body = (struct iovec *)(call + 1),
         .header_bytes = (size_t)header_bytes,
     };
     if (nbody > 0)

@@ -188,7 +188,7 @@ static void forget_work(struct space *space)
         space->moving = NULL;
     }
     for (int i = 0; i < SPACE_FETCHES; i++)
-        if (space->fetches[i].state == FETCH_READY || space->fetches[i].state == FETCH_INSTALLING) {
+        if (space->fetches[i].state != FETCH_FREE && space->fetches[i].state != FETCH_SENT) {
             rpc_body_destroy(&space->fetches[i].body);
             space->fetches[i].state = FETCH_FREE;
         }

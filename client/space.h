@@ -63,7 +63,8 @@ enum region_state {
     REGION_READY,
 };
 
-enum fetch_state { FETCH_FREE, FETCH_SENT, FETCH_READY, FETCH_INSTALLING };
+/* GATHERED: not sent yet, other faults that are read now may still join. */
+enum fetch_state { FETCH_FREE, FETCH_GATHERED, FETCH_SENT, FETCH_READY, FETCH_INSTALLING };
 
 struct fetch {
     enum fetch_state state;
@@ -124,6 +125,8 @@ struct space {
     struct batch batches[SPACE_BATCHES];
     struct fetch fetches[SPACE_FETCHES];
     uint64_t fetch_clock;
+    struct fetch *gathered[CONFIG_MAX_SHARDS]; /* for each shard; NULL: none */
+    uint32_t ngathered;
     struct fault_list held;  /* wait for room in the budget */
     struct fault_list again; /* wait for events to be read */
     struct drop *drop;       /* being filled */
@@ -247,6 +250,7 @@ void fault_handle(struct space *space, struct fault fault);
 void fault_retry(struct space *space);      /* those that waited for events */
 void fault_retry_held(struct space *space); /* those that waited for room */
 void fetch_install_pending(struct space *space);
+void fetch_send_gathered(struct space *space);
 void fetch_free_all(struct space *space);
 
 /* pager_events.c */
