@@ -61,4 +61,28 @@ struct kpm_scan_arg {
 #define KPAGE_IS_SWAPPED (1u << 4)
 #define KPAGE_IS_PFNZERO (1u << 5)
 
+/* PROCMAP_QUERY (Linux 6.11) on /proc/PID/maps: one mapping. */
+struct kprocmap_query {
+    uint64_t size;
+    uint64_t query_flags;
+    uint64_t query_addr;
+    uint64_t vma_start; /* out, from here on but for the sizes and addresses of names */
+    uint64_t vma_end;
+    uint64_t vma_flags;
+    uint64_t vma_page_size;
+    uint64_t vma_offset;
+    uint64_t inode;
+    uint32_t dev_major;
+    uint32_t dev_minor;
+    uint32_t vma_name_size; /* in: room at vma_name_addr; out: bytes with the final 0, or 0 */
+    uint32_t build_id_size;
+    uint64_t vma_name_addr;
+    uint64_t build_id_addr;
+};
+#define KPROCMAP_QUERY _IOWR('f', 17, struct kprocmap_query)
+#define KPROCMAP_READABLE (1u << 0)
+#define KPROCMAP_WRITABLE (1u << 1)
+#define KPROCMAP_EXECUTABLE (1u << 2)
+#define KPROCMAP_SHARED (1u << 3)
+
 #endif

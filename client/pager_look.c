@@ -20,6 +20,7 @@ enum {
     BRAKE_DENIED_US = 1000000,
     THREADS_US = 20000,
     REGIONS_AT_ONCE = 256,
+    GROWTHS_MOST = 4, /* of one mapping while it is being registered */
     PROBE_US = 20000,
     SLOW_AGENT_US = 20000, /* it answers within a millisecond, where it gets a processor */
     SMALL_PAGES = 256,     /* a process with less is not managed: a shell, say */
@@ -135,34 +136,76 @@ static void add_area(struct space *space, uint64_t start, uint64_t end)
     adopt(space, start, end);
 }
 
-/* Registers one mapping, always as a whole: a part would split it in two, and the program could not
- * mremap() it any more. */
-static void take_over(struct space *space, uint64_t start, uint64_t end)
+/* Registers [start, end) if there is something in it that we do not know. Returns whether it has.
+ */
+static bool take_range(struct space *space, uint64_t start, uint64_t end)
 {
     if (each_gap(space, start, end, NULL) == 0)
-        return;
+        return false;
     if (!uffd_is_quiet(space->uffd)) {
         /* It may have grown in place, or it may be new where we still believe an older one to be.
          * The events that are on their way will tell. And a mapping that is registered in part
          * could not be made whole before them. */
         space->look_again = true;
-        return;
+        return false;
     }
     int err = uffd_register(space->uffd, start, end);
     if (err) {
         /* -EBUSY: the program has a userfaultfd of its own there. Others: it changed under us. */
         log_debug("Pager", "%#llx-%#llx cannot be registered: %s", (unsigned long long)start,
                   (unsigned long long)end, strerror(-err));
-        return;
+        return false;
     }
     each_gap(space, start, end, add_area);
     space->registered++;
+    return true;
+}
+
+/* The end of what may be managed of [start, end). */
+static uint64_t cut_end(const struct space *space, uint64_t start, uint64_t end)
+{
+    if (end > space->pager->config.end_addr)
+        end = space->pager->config.end_addr;
+    for (int i = 0; i < AGENT_OWN_RANGES; i++)
+        if (space->own[i].end > start && space->own[i].start < end)
+            end = space->own[i].start > start ? space->own[i].start : start;
+    return end;
+}
+
+/* Where the mapping that the list said ends at END does end now. */
+static uint64_t end_by_now(const struct space *space, uint64_t start, uint64_t end)
+{
+    struct proc_range now;
+    if (proc_map_at(space->proc, start, &now) || now.end <= end)
+        return end;
+    return cut_end(space, start, now.end);
+}
+
+/* Registers one mapping, always as a whole: a part would split it in two, and the program could not
+ * mremap() it any more. The list of mappings is older than the time it took to read, and meanwhile
+ * this one may have grown in place: so the kernel is asked where it ends just before, and just
+ * after for what has grown between the two. ITS_END: whether END is the mapping's own, by the list.
+ */
+static void take_over(struct space *space, uint64_t start, uint64_t end, bool its_end)
+{
+    if (each_gap(space, start, end, NULL) == 0)
+        return;
+    if (its_end)
+        end = end_by_now(space, start, end);
+    struct proc_range rest = {start, end};
+    for (int i = 0; i < GROWTHS_MOST && take_range(space, rest.start, rest.end) && its_end; i++) {
+        uint64_t grown_from = rest.end;
+        if (proc_map_at(space->proc, grown_from, &rest) || rest.start != grown_from)
+            return;
+        rest.end = cut_end(space, rest.start, rest.end);
+    }
 }
 
 static void consider(void *arg, struct proc_range range)
 {
     struct space *space = arg;
     const struct pager_config *config = &space->pager->config;
+    uint64_t its_end = range.end < config->end_addr ? range.end : 0;
     if (range.start < config->start_addr)
         range.start = config->start_addr;
     if (range.end > config->end_addr)
@@ -179,7 +222,7 @@ static void consider(void *arg, struct proc_range range)
             }
         }
         if (range.start < end)
-            take_over(space, range.start, end);
+            take_over(space, range.start, end, end == its_end);
         range.start = next;
     }
 }
@@ -190,8 +233,9 @@ static void look_at_maps(struct space *space)
     space->look_again = false;
     uint64_t registered = space->registered;
     int err = proc_map_walk(space->proc, consider, space);
-    /* A mapping that grew between the look and its registration is two now, of which the program
-     * can mremap() neither whole: the rest is registered at once. */
+    /* Where the kernel cannot be asked for one mapping: what grew between the look and its
+     * registration is two now, which the program cannot mremap() as one. The rest follows at once.
+     */
     if (!err && space->registered != registered)
         err = proc_map_walk(space->proc, consider, space);
     if (err && err != -ESRCH)

@@ -1,5 +1,7 @@
 #include "proc_map.h"
 
+#include "kernel_abi.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -8,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,6 +20,7 @@ enum {
      * the thread's static TLS right below it. */
     BLOCK_BELOW_BYTES = 4096,
     BLOCK_ABOVE_BYTES = 4096,
+    NAME_BYTES = 128, /* [anon:...] has at most 87 */
 };
 
 struct thread {
@@ -128,6 +132,13 @@ static const char *parse_hex(const char *at, uint64_t *out)
     return at == begin ? NULL : at;
 }
 
+/* By its name: none, or one that the heap or the program itself has given it. */
+static bool is_ordinary(const char *name)
+{
+    return *name == '\0' || *name == '\n' || strncmp(name, "[heap]", 6) == 0 ||
+           strncmp(name, "[anon:", 6) == 0;
+}
+
 bool proc_map_parse(const char *line, struct proc_range *out)
 {
     /* 7f00-7f01 rw-p 00000000 00:00 0    [heap] */
@@ -145,8 +156,27 @@ bool proc_map_parse(const char *line, struct proc_range *out)
     at += 8;
     while (*at == ' ')
         at++;
-    return *at == '\0' || *at == '\n' || strncmp(at, "[heap]", 6) == 0 ||
-           strncmp(at, "[anon:", 6) == 0;
+    return is_ordinary(at);
+}
+
+int proc_map_at(const struct proc_map *map, uint64_t address, struct proc_range *out)
+{
+    char name[NAME_BYTES] = "";
+    struct kprocmap_query query = {.size = sizeof query,
+                                   .query_addr = address,
+                                   .vma_name_size = sizeof name,
+                                   .vma_name_addr = (uint64_t)name};
+    if (ioctl(map->maps, KPROCMAP_QUERY, &query))
+        /* A file's name is longer than that. */
+        return errno == ENAMETOOLONG ? -ENOENT : -errno;
+    uint64_t access =
+        query.vma_flags & (KPROCMAP_READABLE | KPROCMAP_WRITABLE | KPROCMAP_EXECUTABLE);
+    if ((query.vma_flags & KPROCMAP_SHARED) ||
+        (access != 0 && access != (KPROCMAP_READABLE | KPROCMAP_WRITABLE)) || query.inode != 0 ||
+        query.dev_major != 0 || query.dev_minor != 0 || !is_ordinary(name))
+        return -ENOENT;
+    *out = (struct proc_range){query.vma_start, query.vma_end};
+    return 0;
 }
 
 /* The whole file in one buffer. It comes in pieces of at most a page; mappings that change between

@@ -41,6 +41,11 @@ struct proc_range {
 /* True, and the range in *OUT, when LINE (of /proc/PID/maps) describes such a mapping. */
 bool proc_map_parse(const char *line, struct proc_range *out);
 
+/* The mapping that ADDRESS is in, as it is now, if it is such a one. 0, -ENOENT: there is none, or
+ * of another kind; -ENOTTY: the kernel cannot say (before Linux 6.11); or another -errno. */
+int proc_map_at(const struct proc_map *map, uint64_t address, struct proc_range *out)
+    __attribute__((warn_unused_result));
+
 /* Calls EACH for every such mapping, in order. 0 or -errno. */
 int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_range range), void *arg)
     __attribute__((warn_unused_result));
