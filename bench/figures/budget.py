@@ -3,9 +3,9 @@ from lib.bench import Missing, TooLong
 from lib.swap import swap_or_none
 
 ROUNDS = 3
-SHARE_S = 150
-SIZE_MIB = 192
-PERCENTS = (100, 90, 75, 50, 25, 10)
+SHARE_S = 100
+SIZE_MIB = 160
+PERCENTS = (100, 75, 50, 25, 10)
 LIMIT_S = 60
 LEAST_MIB = 16  # EDM takes no less
 

@@ -5,7 +5,7 @@ from lib.threads import of_client, of_dms
 
 GOAL_US = 8
 ROUNDS = 5
-SHARE_S = 80
+SHARE_S = 60
 SIZE_MIB = 512
 LOCAL_MIB = 128
 # What is measured: the program, and which of its figures says how many pages went that way.

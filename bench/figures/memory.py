@@ -6,7 +6,7 @@ from lib.bench import Failure
 GOAL_PAGER = 32
 GOAL_DMS = 24
 ROUNDS = 3
-SHARE_S = 60
+SHARE_S = 40
 SIZES_MIB = (256, 1024)
 LOCAL_MIB = 64
 PAGE_BYTES = 4096

@@ -4,10 +4,10 @@ from lib.redis_server import ask, words_of
 
 GOAL = 1.02
 ROUNDS = 11
-SHARE_S = 210
+SHARE_S = 160
 LOCAL_MIB = 1024
 SORT_MIB = 96
-OBJECTS = 400000
+OBJECTS = 250000
 KEYS = 100000
 REQUESTS = 600000
 

@@ -5,7 +5,7 @@ from lib.swap import swap_or_none
 
 GOAL_P50 = 1.25
 GOAL_THREADS = 5
-SHARE_S = 130
+SHARE_S = 80
 SIZE_MIB = 256
 LOCAL_MIB = 64
 

@@ -4,7 +4,7 @@ from lib.swap import swap_or_none
 
 GOAL = 1.0
 ROUNDS = 3
-SHARE_S = 150
+SHARE_S = 110
 KEYS = 200000
 
 

@@ -2,7 +2,7 @@
 from lib.store import ask, ask_nobody
 
 GOAL = 0.8
-SHARE_S = 110
+SHARE_S = 80
 ROUNDS = 5
 BATCHES = (1, 4, 16, 64)
 

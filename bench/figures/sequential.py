@@ -1,7 +1,7 @@
 """Pages one after the other: read, written, rewritten, against a raw TCP stream."""
 GOAL_READ = 0.6
 GOAL_WRITE = 0.5
-SHARE_S = 110
+SHARE_S = 80
 SIZE_MIB = 512
 LOCAL_MIB = 128
 

@@ -5,9 +5,9 @@ from lib.swap import swap_or_none
 GOAL_SWAP = 1.0
 GOAL_THROTTLED = 0.4
 ROUNDS = 3
-SHARE_S = 120  # and one run against a throttled disk
+SHARE_S = 90  # and one run against a throttled disk
 SIZE_MIB = 512
-LIMIT_S = 180
+LIMIT_S = 120
 
 
 def sort_below_swap(bench, swap, words, local):

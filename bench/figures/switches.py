@@ -2,7 +2,7 @@
 import subprocess
 
 ROUNDS = 3
-SHARE_S = 150
+SHARE_S = 90
 SIZE_MIB = 96
 # Side, option, values, the default, and what else has to be said with it. Those that say who, where or
 # how much (--dms, --region, --listen, --data, ...), and limits that nothing comes near, are not here.

@@ -2,7 +2,7 @@
 from lib.store import put_pages_per_s
 
 GOAL = 1.2
-SHARE_S = 60
+SHARE_S = 45
 SIZE_MIB = 512
 LOCAL_MIB = 128
 

@@ -53,7 +53,7 @@ class Ended(unittest.TestCase):
                 output("swapoff", path)
         shutil.rmtree(self.directory)
 
-    def end_when(self, ready, names, number):
+    def end_when(self, ready, names, number, send=os.kill):
         """Runs benchmarks, sends the signal when ready(what it printed, its pid) is true, and looks."""
         log = os.path.join(self.directory, "log")
         temporary = os.path.join(self.directory, "tmp")
@@ -61,7 +61,8 @@ class Ended(unittest.TestCase):
         with open(log, "wb") as file:
             run = subprocess.Popen(
                 [f"{BENCH}/run", "--quick", f"--edm={EDM}", f"--results={self.directory}/results.json", *names],
-                env=dict(os.environ, TMPDIR=temporary), stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+                env=dict(os.environ, TMPDIR=temporary), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                start_new_session=True)
         self.addCleanup(run.wait)
         self.addCleanup(run.kill)
         deadline = time.monotonic() + PATIENCE_S
@@ -75,9 +76,9 @@ class Ended(unittest.TestCase):
             self.assertIsNone(run.poll(), said)
             self.assertLess(time.monotonic(), deadline, said)
             time.sleep(0.01)
-        run.send_signal(number)
         # A second one changes nothing.
-        run.send_signal(number)
+        for _ in range(2):
+            send(run.pid, number)
         self.assertEqual(run.wait(PATIENCE_S), 128 + number)
         deadline = time.monotonic() + 10
         while (left := processes_with(self.directory)) and time.monotonic() < deadline:
@@ -94,13 +95,18 @@ class Ended(unittest.TestCase):
             words = output("ps", "-o", "args", "--ppid", str(pid), "--no-headers")
             return "--mode=dms" in words and "--mode=client" in words
 
-        self.end_when(ready, ["--no-swap", "sequential"], signal.SIGINT)
+        # As a terminal does: to all of them.
+        self.end_when(ready, ["--no-swap", "sequential"], signal.SIGINT, os.killpg)
 
     def test_while_swap_is_used(self):
         def ready(_, pid):
             return f"edm-bench-{pid}" in output("ps", "-o", "cgroup", "--ppid", str(pid), "--no-headers")
 
         self.end_when(ready, ["redis"], signal.SIGTERM)
+
+    def test_while_swap_is_used_at_a_terminal(self):
+        self.end_when(lambda _, __: self.directory in output("cat", "/proc/swaps"), ["random"], signal.SIGINT,
+                      os.killpg)
 
     def test_while_swap_is_made(self):
         def ready(_, __):
