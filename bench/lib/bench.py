@@ -365,8 +365,12 @@ def machine():
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="ascii") as file:
         huge = file.read().split("[")[1].split("]")[0]
+    with open("/proc/sys/vm/page-cluster", encoding="ascii") as file:
+        cluster = 1 << int(file.read())
+    files = subprocess.run(["findmnt", "-n", "-o", "FSTYPE,SOURCE", "-T", tempfile.gettempdir()], check=False,
+                           stdout=subprocess.PIPE, text=True).stdout.split()
     return {"machine": f"{os.cpu_count()} processors, {model}; {memory:.0f} GiB; Linux {os.uname().release}; "
-                       f"transparent huge pages: {huge}",
+                       f"transparent huge pages: {huge}; swap reads {cluster} pages ahead; files on {' of '.join(files)}",
             "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
 
 

@@ -29,16 +29,20 @@ def children(pid):
     return found
 
 
+# The write-back thread has no name of its own.
+NAMES = {"edm-pager": "pager", "edm": "write-back"}
+
+
 def of_client(pid):
     """What `edm --mode=client` and what it has put into its program have used, by what they do; and
-    the program itself."""
+    the program itself, which must have one thread."""
     used = {}
 
     def add(what, seconds):
         used[what] = used.get(what, 0) + seconds
 
     for thread, (name, seconds) in processor_s(pid).items():
-        add("main" if thread == pid else "pager" if name == "edm-pager" else "write-back", seconds)
+        add("main" if thread == pid else NAMES.get(name, name), seconds)
     for child in children(pid):
         for thread, (name, seconds) in processor_s(child).items():
             add("guard" if name == "edm-guard" else "program" if thread == child else "agent", seconds)
