@@ -192,7 +192,7 @@ static void finish(struct rpc *rpc, struct call *call, struct rpc_answer *answer
     free(call);
 }
 
-static int take_answer(struct rpc *rpc, uint32_t shard, const struct link_message *message)
+static int take_answer(struct rpc *rpc, uint32_t shard, const struct connection_message *message)
 {
     rpc->counters.bytes_received += message->header_bytes + message->body_bytes;
     struct wire_reply *reply = &rpc->reply;
@@ -250,7 +250,7 @@ void rpc_body_destroy(struct rpc_body **body)
 
 static int receive(struct rpc *rpc, uint32_t shard)
 {
-    struct link_message message;
+    struct connection_message message;
     int ran = 0;
     while (link_receive(rpc->links[shard], &message))
         ran += take_answer(rpc, shard, &message);
