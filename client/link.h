@@ -1,8 +1,8 @@
 /*
  * link: the connection to one shard, as a ZeroMQ DEALER's, on a socket of its own.
  *
- * The bytes are ZMTP's (proto/connection.h), so that the shard's ROUTER sees a DEALER. But whoever owns
- * the link sends and receives on the socket itself, where libzmq would hand every message to a
+ * The bytes are ZMTP's (proto/connection.h), so that the shard's ROUTER sees a DEALER. But whoever
+ * owns the link sends and receives on the socket itself, where libzmq would hand every message to a
  * thread of its own and wake that up: two wake-ups less on the way of a page (DESIGN.md has the
  * figures).
  *

@@ -11,11 +11,12 @@
 #include <unistd.h>
 
 enum {
-    IN_BYTES = 16 * 1024,     /* a page and its header come in one read */
-    DIRECT_BYTES = 4096,      /* what is missing of a body is read into place from so much on */
-    MOST_FRAMES = 8,          /* of a message; what is right has two */
+    IN_BYTES = 16 * 1024,      /* a page and its header come in one read */
+    DIRECT_BYTES = 4096,       /* what is missing of a body is read into place from so much on */
+    MOST_READS = 64,           /* one after the other: others want to be served, too */
+    MOST_FRAMES = 8,           /* of a message; what is right has two */
     UNIX_SEND_BYTES = 1 << 20, /* a Unix socket takes 208 KiB at once unless told otherwise */
-    KEPT_BYTES = 256 * 1024,  /* of memory for what waits, when nothing waits any more */
+    KEPT_BYTES = 256 * 1024,   /* of memory for what waits, when nothing waits any more */
 };
 
 struct connection {
@@ -121,6 +122,11 @@ void connection_polled(struct connection *connection, bool readable, bool writab
     connection->readable = connection->readable || readable || ended;
     connection->writable = connection->writable || writable || ended;
     connection->ended = connection->ended || ended;
+}
+
+bool connection_is_readable(const struct connection *connection)
+{
+    return connection->readable;
 }
 
 bool connection_heard(struct connection *connection)
@@ -276,10 +282,9 @@ static int fill(struct connection *connection)
         connection->in_end -= connection->in_at;
         connection->in_at = 0;
     }
-    struct iovec parts[2] = {
-        {NULL, 0}, {connection->in + connection->in_end, IN_BYTES - connection->in_end}};
-    uint64_t missing =
-        connection->in_frame ? connection->frame.len_bytes - connection->filled : 0;
+    struct iovec parts[2] = {{NULL, 0},
+                             {connection->in + connection->in_end, IN_BYTES - connection->in_end}};
+    uint64_t missing = connection->in_frame ? connection->frame.len_bytes - connection->filled : 0;
     bool direct = connection->into != NULL && connection->in_end == 0 && missing >= DIRECT_BYTES;
     if (direct)
         parts[0] = (struct iovec){connection->into + connection->filled, (size_t)missing};
@@ -352,6 +357,9 @@ static int on_command(struct connection *connection)
 
     switch (zmtp_command(connection->command, len)) {
     case ZMTP_PING:
+        /* Who does not read its answers gets no more of them. */
+        if (connection_unsent(connection) > KEPT_BYTES)
+            return 0;
         return send_bytes(connection, out, zmtp_pong(out, connection->command, len));
     case ZMTP_READY:
         if (connection->step != CONNECTION_SHAKING)
@@ -417,10 +425,11 @@ static int take_frames(struct connection *connection)
     }
 }
 
-/* Reads until take_frames() has something (1), nothing more is there (0), or it fails. */
+/* Reads until take_frames() has something (1), nothing more is there or it has been long (0), or it
+ * fails. */
 static int take(struct connection *connection)
 {
-    for (;;) {
+    for (int i = 0; i < MOST_READS; i++) {
         int got = take_frames(connection);
         if (got != 0)
             return got;
@@ -428,6 +437,7 @@ static int take(struct connection *connection)
         if (got != 0)
             return got == -EAGAIN ? 0 : got;
     }
+    return take_frames(connection);
 }
 
 int connection_receive(struct connection *connection, struct connection_message *out)

@@ -65,8 +65,12 @@ void connection_polled(struct connection *connection, bool readable, bool writab
  * -ECONNRESET, it has ended. */
 int connection_shake(struct connection *connection) __attribute__((warn_unused_result));
 
-/* The next message: 1; 0, there is none. -errno as above, and -EMSGSIZE, a frame or a message is
- * larger than it may be; -ENOMEM. Shakes hands first if need be. */
+/* Whether there may be something to read. */
+bool connection_is_readable(const struct connection *connection);
+
+/* The next message: 1; 0, there is none, or so much else has come that others should have their
+ * turn (then connection_is_readable() is still true). -errno as above, and -EMSGSIZE, a frame or a
+ * message is larger than it may be; -ENOMEM. Shakes hands first if need be. */
 int connection_receive(struct connection *connection, struct connection_message *out)
     __attribute__((warn_unused_result));
 

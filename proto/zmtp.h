@@ -1,6 +1,6 @@
 /*
- * zmtp: the ZeroMQ message transport protocol as a DEALER and a ROUTER speak it, bytes only: no sockets, no
- * memory of its own. Version 3.1 with the NULL mechanism
+ * zmtp: the ZeroMQ message transport protocol as a DEALER and a ROUTER speak it, bytes only: no
+ * sockets, no memory of its own. Version 3.1 with the NULL mechanism
  * (https://rfc.zeromq.org/spec/37/; 3.0, https://rfc.zeromq.org/spec/23/, is the same here).
  *
  * A connection begins with a greeting of fixed length each way, then a READY command each way; what
