@@ -46,7 +46,7 @@ const struct config_option config_options[] = {
      .key = "region",
      .argument = "NAME",
      .help = "name of the program's memory in the store",
-     .allowed = "1 to 128 letters, digits or any of . _ : @ / + -",
+     .allowed = "1 to 128 letters, digits or any of . _ : @ + -",
      .fallback = "generated, and said in the log",
      .kind = CONFIG_KIND_REGION,
      .offset = offsetof(struct config, client.region)},
@@ -343,7 +343,7 @@ static int store_string(char **out, const char *text)
 bool config_is_region(const char *text)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                  "0123456789._:@/+-";
+                                  "0123456789._:@+-";
     size_t len = strlen(text);
 
     return len > 0 && len <= MAX_REGION_BYTES && strspn(text, letters) == len;

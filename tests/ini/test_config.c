@@ -141,14 +141,14 @@ static void test_client_options(void **state)
 
     (void)state;
     read_good(&r, NULL,
-              "--mode client --dms tcp://a:1,ipc:///x --local=256M --region=a/b@1 --stats s.json "
+              "--mode client --dms tcp://a:1,ipc:///x --local=256M --region=a.b@1 --stats s.json "
               "--stats-interval=500 --wait=0 --follow=no --log-file - --log-level debug -- p");
     const struct client_config *c = &r.config.client;
     assert_int_equal(c->ndms, 2);
     assert_string_equal(c->dms[0], "tcp://a:1");
     assert_string_equal(c->dms[1], "ipc:///x");
     assert_int_equal(c->local_bytes, 256 * MIB);
-    assert_string_equal(c->region, "a/b@1");
+    assert_string_equal(c->region, "a.b@1");
     assert_string_equal(c->stats_path, "s.json");
     assert_int_equal(c->stats_interval_ms, 500);
     assert_int_equal(c->wait_s, 0);
@@ -245,7 +245,7 @@ static void test_mistakes_in_asking(void **state)
          "edm: too many arguments: edm --mode=limit [options] REGION SIZE");
     says(NULL, "--mode=limit night\n 1G",
          "edm: bad value 'night ' for REGION: a name of 1 to 128 letters, digits or any of . _ : @ "
-         "/ + -, or a process id");
+         "+ -, or a process id");
     static const char *const sizes[] = {"15M", "16383K", "12Q", "0", "101%", "-- -1G", "0x1000000"};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         char line[64], error[128];
@@ -303,7 +303,7 @@ static void test_mistakes_in_options(void **state)
     says(NULL, "--mode=client --shards=2 -- p",
          "edm: --shards is an option of --mode=dms, not of --mode=client");
     says(NULL, "--mode=client --region=a\nb\x7f\t -- p",
-         "edm: bad value 'a b  ' for --region: 1 to 128 letters, digits or any of . _ : @ / + -");
+         "edm: bad value 'a b  ' for --region: 1 to 128 letters, digits or any of . _ : @ + -");
     says(NULL, "--mode=\n1",
          "edm: bad value ' 1' for --mode: "
          "client, dms, check, limit or status");
@@ -323,8 +323,9 @@ static void test_mistakes_in_values(void **state)
         {"--local=15M", "'15M' for --local: a size such as 256M, 2G or 50%, at least 16M"},
         {"--local=0%", "'0%' for --local: a size such as 256M, 2G or 50%, at least 16M"},
         {"--local=101%", "'101%' for --local: a size such as 256M, 2G or 50%, at least 16M"},
-        {"--region=", "'' for --region: 1 to 128 letters, digits or any of . _ : @ / + -"},
-        {"--region=a*", "'a*' for --region: 1 to 128 letters, digits or any of . _ : @ / + -"},
+        {"--region=", "'' for --region: 1 to 128 letters, digits or any of . _ : @ + -"},
+        {"--region=a/b", "'a/b' for --region: 1 to 128 letters, digits or any of . _ : @ + -"},
+        {"--region=a*", "'a*' for --region: 1 to 128 letters, digits or any of . _ : @ + -"},
         {"--stats=", "'' for --stats: a file name"},
         {"--stats-interval=-1",
          "'-1' for --stats-interval: a number of milliseconds from 0 to 3600000"},
@@ -518,7 +519,7 @@ static void test_mistakes_in_file(void **state)
     says("[dms]\nshards = 0\n", READ_CLIENT,
          "edm: @:2: bad value '0' for shards: a number from 1 to 64");
     says("[client]\nregion =\n", READ_CLIENT,
-         "edm: @:2: bad value '' for region: 1 to 128 letters, digits or any of . _ : @ / + -");
+         "edm: @:2: bad value '' for region: 1 to 128 letters, digits or any of . _ : @ + -");
     says("[client]\ndms = tcp://a\n", READ_CLIENT,
          "edm: @:2: bad value 'tcp://a' for dms: no port: " ENDPOINTS_ALLOWED);
     says("[client]\ndms = tcp://a:1\n  tcp://a:1\n", READ_CLIENT,
