@@ -22,7 +22,8 @@ struct call {
     uint64_t id;
     uint32_t shard;
     uint8_t method;
-    bool sent; /* on the connection there is now, or on one before it */
+    bool sent; /* on the connection there is now, */
+    bool left; /* or on one before it */
     uint64_t begun_us, due_us;
     uint32_t retry_ms;
     char why[WIRE_MAX_DETAIL_BYTES + 1]; /* what the shard said when it put the call off */
@@ -129,11 +130,11 @@ static void send_call(struct rpc *rpc, struct call *call, uint64_t now)
         return;
     if (link_send(link, header, call->header_bytes, call->body, call->nbody))
         return;
-    rpc->counters.retries += call->sent;
+    rpc->counters.retries += call->left;
     rpc->counters.bytes_sent += call->header_bytes;
     for (uint32_t i = 0; i < call->nbody; i++)
         rpc->counters.bytes_sent += call->body[i].iov_len;
-    call->sent = true;
+    call->sent = call->left = true;
     if (call->retry_ms < LAST_RETRY_MS)
         call->retry_ms *= 2;
 }
@@ -318,8 +319,10 @@ static int send_due(struct rpc *rpc, uint64_t now)
 static void send_all(struct rpc *rpc, uint32_t shard, uint64_t now)
 {
     for (struct call *call = rpc->calls.next; call != &rpc->calls; call = call->next)
-        if (call->shard == shard)
+        if (call->shard == shard) {
+            call->sent = false;
             send_call(rpc, call, now);
+        }
 }
 
 /* Asks the kernel what the owner has not told. */
