@@ -19,9 +19,11 @@ demo: deps
 	@$(MAKE) all
 	bench/demo $(BUILD)/edm
 
-# Tables, and bench/results.json; bench/README.md tells what is measured. One alone: bench/run NAME.
+# Tables, and bench/results.json; bench/README.md tells what is measured. One alone: bench/run NAME. Then
+# bench/plot writes docs/performance.md and its plots.
 .PHONY: bench
-bench: deps
+bench:
+	@tests/deps.sh bench
 	@$(MAKE) all
 	bench/run --edm=$(BUILD)/edm
 

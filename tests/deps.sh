@@ -1,6 +1,7 @@
 #!/bin/bash
-# Installs the Debian packages (12 or 13) that building, testing and showing EDM need. Where all of
-# them are there it changes nothing and needs neither network nor rights.
+# deps.sh [bench]: installs the Debian packages (12 or 13) that building, testing and showing EDM need,
+# and those of the benchmarks and their plots. Where all of them are there it changes nothing and needs
+# neither network nor rights.
 set -eu
 
 packages=(
@@ -9,6 +10,9 @@ packages=(
     python3 python3-zmq python3-msgpack python3-xxhash
     golang-go redis-server redis-tools sqlite3 mandoc procps iproute2 util-linux
 )
+if [ "${1:-}" = bench ]; then
+    packages+=(g++ mount gnuplot-nox)
+fi
 
 installed() {
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]

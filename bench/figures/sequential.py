@@ -1,12 +1,13 @@
 """Pages one after the other: read, written, rewritten, against a raw TCP stream."""
 GOAL_READ = 0.6
 GOAL_WRITE = 0.5
+SHARE_S = 110
 SIZE_MIB = 512
 LOCAL_MIB = 128
 
 
 def run(bench):
-    size, local = bench.scaled(SIZE_MIB, 64), bench.scaled(LOCAL_MIB, 16)
+    size, local = bench.scaled(SIZE_MIB, 40), bench.scaled(LOCAL_MIB, 16)
     work = bench.tool("work")
     workloads = {
         "read": ["seqread", f"mib={size}", "passes=2"],
@@ -15,7 +16,7 @@ def run(bench):
     }
     results = {name: [] for name in workloads}
     streams, floors = [], []
-    for _ in range(bench.rounds):
+    for _ in bench.turns():
         for name, words in workloads.items():
             with bench.dms() as dms:
                 results[name].append(bench.client([work, *words], local, dms).json())

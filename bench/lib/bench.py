@@ -11,6 +11,8 @@ import tempfile
 import threading
 import time
 
+from lib.ending import undisturbed
+
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAMS = os.path.join(HERE, "programs")
 MIB = 1 << 20
@@ -27,6 +29,10 @@ SOURCES = {
 
 class Failure(Exception):
     """Ends the benchmark; its text is for people."""
+
+
+class TooLong(Failure):
+    """A program that had to be ended."""
 
 
 class Missing(Exception):
@@ -50,10 +56,11 @@ def compiler(cxx):
 class Run:
     """What a program that has ended left behind."""
 
-    def __init__(self, out, wall_s, stats):
+    def __init__(self, out, wall_s, cpu_s):
         self.out = out
         self.wall_s = wall_s
-        self.stats = stats
+        self.cpu_s = cpu_s  # with all its children that were waited for
+        self.stats = None
 
     def json(self):
         """The JSON line that it printed."""
@@ -66,16 +73,19 @@ class Run:
 class Dms:
     """A DMS of one run."""
 
-    def __init__(self, bench, options):
+    def __init__(self, bench, options, shards):
         self.data = tempfile.mkdtemp(prefix="dms-", dir=bench.dir)
         for _ in range(TRIES):
             port = free_port()
-            self.endpoint = f"tcp://127.0.0.1:{port}"
-            self.process = bench.start([bench.edm, "--mode=dms", f"--listen={self.endpoint}",
-                                        f"--data={self.data}", f"--log-file={self.data}.log", *options])
+            # A range of ports of its own for each try: shard i has the i-th.
+            self.endpoints = [f"tcp://127.0.0.1:{port + shard}" for shard in range(shards)]
+            self.endpoint = ",".join(self.endpoints)
+            self.process = bench.start([bench.edm, "--mode=dms", f"--listen={self.endpoints[0]}",
+                                        f"--shards={shards}", f"--data={self.data}",
+                                        f"--log-file={self.data}.log", *options])
             if self.answers(port):
                 return
-        raise Failure("a DMS does not start")
+        raise Failure(f"a DMS does not start\n{tail(f'{self.data}.log')}")
 
     def answers(self, port):
         deadline = time.monotonic() + START_S
@@ -103,22 +113,42 @@ class Dms:
 
 
 class Bench:
-    def __init__(self, edm, name, rounds, quick, results):
+    def __init__(self, edm, name, rounds, quick, results, share_s=None, use_swap=True):
         self.edm = edm
         self.name = name
         self.rounds = rounds
         self.quick = quick
         self.results = results
-        self.count = 0
+        self.share_s = share_s
+        self.use_swap = use_swap
         self.dir = tempfile.mkdtemp(prefix="edm-bench-")
         self.processes = []
 
-    def close(self):
+    def end_programs(self):
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def close(self):
+        self.end_programs()
+        # What a killed edm leaves behind its guard process removes, perhaps a moment later.
+        deadline = time.monotonic() + START_S
+        while os.path.exists(self.dir) and time.monotonic() < deadline:
+            shutil.rmtree(self.dir, ignore_errors=True)
+            time.sleep(0.02)
+
+    def turns(self, rounds=None, share=1.0):
+        """Numbers of the rounds: as many as are wanted, or as fit into this part of the benchmark's
+        share of the time; one at least."""
+        rounds = rounds or self.rounds
+        begun = time.monotonic()
+        for turn in range(rounds):
+            spent = time.monotonic() - begun
+            if turn and self.share_s and spent * (turn + 1) / turn > self.share_s * share:
+                self.say(f"{turn} of {rounds} rounds: each takes {spent / turn:.0f} s")
+                return
+            yield turn
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -132,9 +162,12 @@ class Bench:
 
     def missing(self, name, why):
         """A part that this machine cannot run."""
-        self.results.leave_out(name, why)
+        self.results.leave_out(self.name, name, why)
 
     # ---- programs ----
+
+    def source(self, name):
+        return os.path.join(PROGRAMS, name)
 
     def tool(self, name):
         """A program of bench/programs, built where EDM's binary is, when it is older than its source."""
@@ -158,8 +191,9 @@ class Bench:
     def start(self, words, **options):
         options.setdefault("stdin", subprocess.DEVNULL)
         options.setdefault("env", dict(os.environ, TMPDIR=self.dir, LC_ALL="C"))
-        process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *words], **options)
-        self.processes = [one for one in self.processes if one.poll() is None] + [process]
+        with undisturbed():
+            process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *words], **options)
+            self.processes = [one for one in self.processes if one.poll() is None] + [process]
         return process
 
     def run(self, words, limit_s=300, on_mark=None, env=None):
@@ -170,7 +204,8 @@ class Bench:
             begun = time.monotonic()
             process = self.start(words, stdout=subprocess.PIPE, stderr=err, env=environ,
                                  stdin=subprocess.PIPE if on_mark else subprocess.DEVNULL)
-            timer = threading.Timer(limit_s, process.kill)
+            too_long = threading.Event()
+            timer = threading.Timer(limit_s, end_now, (process.pid, too_long))
             timer.start()
             out = []
             try:
@@ -180,7 +215,7 @@ class Bench:
                         on_mark(out[-1].split()[1], process)
                         process.stdin.write(b"\n")
                         process.stdin.flush()
-                status = process.wait()
+                status, cpu_s = wait_for(process)
             finally:
                 timer.cancel()
                 process.kill()
@@ -191,14 +226,17 @@ class Bench:
             wall_s = time.monotonic() - begun
             err.seek(0)
             text = err.read().decode(errors="replace")
+        if too_long.is_set():
+            raise TooLong(f"{' '.join(words)} had not ended after {wall_s:.0f} s")
         if status != 0:
             how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
             raise Failure(f"{' '.join(words)} ended with {how} after {wall_s:.1f} s: {text[-1000:].strip()}")
-        return Run("".join(out), wall_s, None)
+        return Run("".join(out), wall_s, cpu_s)
 
-    def dms(self, *options):
+    def dms(self, *options, shards=1):
         """A DMS on TCP that keeps its pages as a private one does: they need not outlive a power cut."""
-        return Dms(self, ("--durability=none", *options))
+        durability = () if any("--durability" in option for option in options) else ("--durability=none",)
+        return Dms(self, (*durability, *options), shards)
 
     def client_words(self, words, local_mib, dms=None, options=()):
         return [self.edm, "--mode=client", f"--local={local_mib}M", f"--log-file={self.path('log')}",
@@ -210,7 +248,7 @@ class Bench:
         try:
             run = self.run(self.client_words(words, local_mib, dms, options), **more)
         except Failure as failure:
-            raise Failure(f"{failure}\n{tail(self.path('log'))}") from None
+            raise type(failure)(f"{failure}\n{tail(self.path('log'))}") from None
         with open(self.path("stats"), encoding="ascii") as file:
             run.stats = json.load(file)
         return run
@@ -243,24 +281,24 @@ class Bench:
         line = {"benchmark": self.name, "name": name, "value": rounded(value), "unit": unit, **more,
                 "goal_is": None if more["goal"] is None else "at most" if at_most else "at least",
                 "met": met, "load": round(os.getloadavg()[0], 2), "quick": self.quick}
-        self.count += 1
         self.results.add(line)
 
 
 class Results:
     """The lines of results.json, and a table of them."""
 
-    def __init__(self, path):
+    def __init__(self, path, about):
         self.path = path
+        self.about = about
         self.lines = []
-        self.left_out = []
 
     def add(self, line):
-        self.lines.append(line)
+        self.lines.append({**line, **self.about})
         print_line(line)
 
-    def leave_out(self, name, why):
-        self.left_out.append(name)
+    def leave_out(self, benchmark, name, why):
+        self.lines.append({"benchmark": benchmark, "name": name, "value": None, "not_measured": str(why),
+                           **self.about})
         print(f"{name}: NOT MEASURED: {why}", flush=True)
 
     def write(self):
@@ -270,7 +308,19 @@ class Results:
         os.rename(self.path + ".new", self.path)
 
 
-HEAD = f"{'figure':44} {'value':>11} {'unit':9} {'yardstick':>11} {'of':22} {'ratio':>7} {'spread':>15}  goal"
+def end_now(pid, told):
+    told.set()
+    os.kill(pid, signal.SIGKILL)
+
+
+def wait_for(process):
+    """Its exit status, and the processor time that it and its children took."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, used.ru_utime + used.ru_stime
+
+
+HEAD = f"{'figure':50} {'value':>11} {'unit':9} {'yardstick':>11} {'of':22} {'ratio':>7} {'spread':>15}  goal"
 
 
 def print_line(line):
@@ -282,7 +332,7 @@ def print_line(line):
     if line["goal"] is not None:
         verdict = {True: "met", False: "MISSED", None: ""}[line["met"]]
         goal = f"{'<=' if line['goal_is'] == 'at most' else '>='} {line['goal']} {verdict}"
-    print(f"{line['name']:44} {number(line['value']):>11} {line['unit']:9} {number(line['yardstick_value']):>11} "
+    print(f"{line['name']:50} {number(line['value']):>11} {line['unit']:9} {number(line['yardstick_value']):>11} "
           f"{line['yardstick'] or '':22} {number(line['ratio']):>7} {spread:>15}  {goal}", flush=True)
 
 
@@ -317,8 +367,7 @@ def machine():
         huge = file.read().split("[")[1].split("]")[0]
     return {"machine": f"{os.cpu_count()} processors, {model}; {memory:.0f} GiB; Linux {os.uname().release}; "
                        f"transparent huge pages: {huge}",
-            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "load": [round(load, 2) for load in os.getloadavg()]}
+            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
 
 
 def stderr(text):

@@ -4,7 +4,8 @@ import os
 import subprocess
 import time
 
-from lib.bench import Missing
+from lib.bench import Failure, Missing
+from lib.ending import undisturbed
 
 THROTTLED_OPERATIONS = 3000
 THROTTLED_BYTES = 125000000
@@ -18,7 +19,9 @@ def write_to(path, text):
 
 
 def command(*words):
-    done = subprocess.run(words, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # In a session of its own: what a terminal sends to all of us does not end it half-way.
+    done = subprocess.run(words, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True)
     return done.returncode == 0, done.stdout.strip(), done.stderr.strip()
 
 
@@ -31,16 +34,22 @@ def mounts():
 def swap_or_none(bench, name, size_mib, throttled=False):
     """Swap, or None where this machine has none: then it is said that `name` was not measured, and why."""
     swap = Swap(bench, size_mib, throttled)
+    opened = False
     try:
-        swap.open()
-    except Missing as missing:
-        bench.missing(name, missing)
-        swap = None
-    try:
-        yield swap
+        try:
+            if not bench.use_swap:
+                raise Missing("without swap, as was asked for")
+            with undisturbed():
+                swap.open()
+                opened = True
+        except Missing as missing:
+            bench.missing(name, missing)
+        yield swap if opened else None
     finally:
-        if swap:
-            swap.close()
+        if opened:
+            with undisturbed():
+                bench.end_programs()
+                swap.close()
 
 
 class Group:
@@ -73,6 +82,12 @@ class Group:
     def limit(self, mib):
         write_to(os.path.join(self.path, "memory.max" if self.version == 2 else "memory.limit_in_bytes"),
                  str(mib << 20))
+
+    def oom_kills(self):
+        """How many programs the kernel has ended in it because it found no memory."""
+        with open(os.path.join(self.path, "memory.events" if self.version == 2 else "memory.oom_control"),
+                  encoding="ascii") as file:
+            return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
 
     def joined(self, words):
         """The command that runs words in it."""
@@ -226,5 +241,18 @@ class Swap:
         self.group.limit(budget_mib)
         return self.group.joined(words)
 
+    @contextlib.contextmanager
+    def survived(self):
+        """Where the disk is slow and the budget small the kernel sometimes ends a program instead of waiting
+        for the disk. Then there is no figure; that is no fault of the program's or of EDM's."""
+        before = self.group.oom_kills()
+        try:
+            yield
+        except Failure:
+            if self.group.oom_kills() > before:
+                raise Missing("with swap the kernel ended the program: out of memory in its cgroup") from None
+            raise
+
     def run(self, words, budget_mib, **options):
-        return self.bench.run(self.words(words, budget_mib), **options)
+        with self.survived():
+            return self.bench.run(self.words(words, budget_mib), **options)

@@ -6,8 +6,10 @@
 //   seqwrite   mib, skip: writes new memory; the first skip MiB, which fit the budget, do not count
 //   rewrite    mib, passes: writes all of it anew, reading what was there
 //   touch      mib, skip: the same with one word a page
-//   hot        mib, hot, ops, warm: random pages of a part, one access in eight writes
-//   hold       mib: fills memory and waits
+//   hot        mib, hot, ops, warm: random pages of a part, one access in eight writes; warming up
+//   takes
+//              as long as said, and 20 accesses a page
+//   hold       mib, skip: fills memory, up to skip MiB and then the rest, with a mark after each
 //   stream     mib: raw TCP, one connection
 //   roundtrip  seconds: raw TCP, 32 bytes there, a page back
 //
@@ -34,6 +36,7 @@
 #define MIB ((size_t)1 << 20)
 #define MAX_THREADS 64
 #define MAX_SAMPLES ((size_t)1 << 20)
+#define LEAST_SAMPLES 100u // as good as always; on a machine that is stalled it takes longer
 
 static struct {
     size_t mib, threads, passes, skip, hot, ops, floor, marks;
@@ -174,6 +177,13 @@ static double used_s(void)
            (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
 }
 
+static size_t faults_so_far(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return (size_t)(used.ru_minflt + used.ru_majflt);
+}
+
 // Everything that moves bytes prints these.
 static void print_rate(size_t count, size_t out, uint64_t ns, double cpu_s)
 {
@@ -187,7 +197,8 @@ static void print_rate(size_t count, size_t out, uint64_t ns, double cpu_s)
 
 struct reader {
     pthread_t thread;
-    size_t number, nsamples, naccesses;
+    size_t number, naccesses;
+    atomic_size_t nsamples;
     unsigned *samples;
 };
 
@@ -213,6 +224,14 @@ static void *read_random(void *arg)
     return NULL;
 }
 
+static size_t count_samples(struct reader *readers)
+{
+    size_t nsamples = 0;
+    for (size_t i = 0; i < want.threads; i++)
+        nsamples += readers[i].nsamples;
+    return nsamples;
+}
+
 static void sleep_s(double seconds)
 {
     usleep((useconds_t)(seconds * 1e6));
@@ -233,6 +252,8 @@ static void work_random(void)
     uint64_t begun = clock_ns();
     counting = true;
     sleep_s(want.seconds);
+    for (int more = 0; count_samples(readers) < LEAST_SAMPLES && more < 100; more++)
+        sleep_s(0.1);
     counting = false;
     double seconds = (double)(clock_ns() - begun) / 1e9;
     ended = true;
@@ -391,25 +412,32 @@ static void work_hot(void)
         errx(2, "more is hot than there is");
     uint32_t *versions = note_memory(nhot * sizeof(*versions));
     uint64_t random = 1;
+    use_hot(nhot, 20 * nhot, versions, &random);
     for (uint64_t end = clock_ns() + (uint64_t)(want.warm * 1e9); clock_ns() < end;)
         use_hot(nhot, 1000, versions, &random);
     mark("begin");
+    size_t faults = faults_so_far();
     double used = used_s();
     uint64_t begun = clock_ns();
     use_hot(nhot, want.ops, versions, &random);
     uint64_t took = clock_ns() - begun;
     used = used_s() - used;
+    faults = faults_so_far() - faults;
     mark("end");
-    printf("{\"what\":\"hot\"");
+    printf("{\"what\":\"hot\",\"faults\":%zu", faults);
     print_rate(want.ops, 0, took, used);
     printf("}\n");
 }
 
 static void work_hold(void)
 {
-    fill_pages();
+    map_pages();
+    size_t skip = skipped_pages();
     want.marks = 1;
+    fill(0, skip, 0);
     mark("begin");
+    fill(skip, npages, 0);
+    mark("end");
     for (size_t page = 0; page < npages; page++)
         check(page, 0);
     printf("{\"what\":\"hold\",\"pages\":%zu}\n", npages);

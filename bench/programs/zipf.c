@@ -1,7 +1,7 @@
-// zipf SOCKET KEYS THETA WARM_S SECONDS: puts KEYS values of 1 KiB into the Redis at SOCKET, then
-// GETs them, some more often than others as Zipf has it, and compares every value. What is popular
-// lies anywhere. AT_ONCE requests are under way. Prints requests a second. Exit status 3: a value
-// was wrong.
+// zipf SOCKET KEYS THETA WARM_S SECONDS [REQUESTS]: puts KEYS values of 1 KiB into the Redis at
+// SOCKET, then GETs them, some more often than others as Zipf has it, and compares every value.
+// What is popular lies anywhere. AT_ONCE requests are under way. Prints requests a second. With
+// REQUESTS it ends after so many of them, not after SECONDS. Exit status 3: a value was wrong.
 #include <err.h>
 #include <math.h>
 #include <stdint.h>
@@ -152,8 +152,8 @@ static int compare(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-    if (argc != 6)
-        errx(2, "usage: zipf SOCKET KEYS THETA WARM_S SECONDS");
+    if (argc != 6 && argc != 7)
+        errx(2, "usage: zipf SOCKET KEYS THETA WARM_S SECONDS [REQUESTS]");
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strncpy(address.sun_path, argv[1], sizeof(address.sun_path) - 1);
     to = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -172,10 +172,16 @@ int main(int argc, char **argv)
     unsigned *samples = malloc(MAX_SAMPLES * sizeof(*samples));
     if (samples == NULL)
         err(1, "malloc");
-    size_t count = 0;
+    size_t count = 0, most = MAX_SAMPLES;
     begun = clock_ns();
     uint64_t last = begun, end = begun + (uint64_t)(strtod(argv[5], NULL) * 1e9);
-    while (last < end && count < MAX_SAMPLES) {
+    if (argc == 7) {
+        most = strtoul(argv[6], NULL, 10) / AT_ONCE;
+        end = UINT64_MAX;
+        if (most < 1 || most > MAX_SAMPLES)
+            errx(2, "%u to %zu requests", AT_ONCE, MAX_SAMPLES * AT_ONCE);
+    }
+    while (last < end && count < most) {
         get_some();
         uint64_t now = clock_ns();
         samples[count++] = (unsigned)(now - last);
@@ -183,9 +189,9 @@ int main(int argc, char **argv)
     }
     double seconds = (double)(last - begun) / 1e9;
     qsort(samples, count, sizeof(*samples), compare);
-    printf("{\"what\":\"zipf\",\"requests_per_s\":%.1f,\"load_s\":%.3f,\"batch_p50_us\":%.1f,"
-           "\"batch_p99_us\":%.1f}\n",
-           (double)(count * AT_ONCE) / seconds, load_s, samples[count / 2] / 1e3,
+    printf("{\"what\":\"zipf\",\"requests_per_s\":%.1f,\"load_s\":%.3f,\"asked_s\":%.6f,"
+           "\"batch_p50_us\":%.1f,\"batch_p99_us\":%.1f}\n",
+           (double)(count * AT_ONCE) / seconds, load_s, seconds, samples[count / 2] / 1e3,
            samples[count * 99 / 100] / 1e3);
     return 0;
 }
