@@ -14,6 +14,7 @@
 #include "area_map.h"
 #include "brake.h"
 #include "handoff.h"
+#include "leaving.h"
 #include "page_table.h"
 #include "pager.h"
 #include "proc_map.h"
@@ -144,6 +145,7 @@ struct space {
     /* Where memory was moved to while other events were still to come: see on_unmap(). */
     struct agent_range recent_moves[SPACE_RECENT_MOVES]; /* page numbers */
     uint32_t nrecent;
+    struct leaving leaving;
     uint64_t left[SPACE_LEFT_PAGES]; /* pages that mremap() fills: see leave_to_mremap() */
     uint32_t nleft;
     struct forking {
@@ -164,8 +166,9 @@ struct space {
     uint64_t retry_move_us;
     struct brake brake; /* held while unregistered memory grows */
     uint64_t brake_denied_us;
-    uint64_t evict_clock; /* pages evicted so far */
-    uint64_t zero_next;   /* where a run of first touches goes on */
+    uint64_t settle_until_us; /* held for pages that are leaving: see await_leaving() */
+    uint64_t evict_clock;     /* pages evicted so far */
+    uint64_t zero_next;       /* where a run of first touches goes on */
     uint32_t zero_run;
 };
 
