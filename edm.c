@@ -1,6 +1,8 @@
 /*
- * edm: reads what it is told and becomes a client, a DMS, or the check of a DMS's files.
+ * edm: reads what it is told and becomes a client, a DMS, the check of a DMS's files, or asks a
+ * running client.
  */
+#include "client/ask.h"
 #include "client/client.h"
 #include "dms/check.h"
 #include "dms/dms.h"
@@ -44,6 +46,11 @@ static bool is_written(void)
     return fflush(stdout) == 0 && ferror(stdout) == 0;
 }
 
+static bool asks(const struct config *config)
+{
+    return config->mode == CONFIG_MODE_LIMIT || config->mode == CONFIG_MODE_STATUS;
+}
+
 static int run(const struct config *config)
 {
     char self[PATH_MAX];
@@ -52,6 +59,12 @@ static int run(const struct config *config)
         return dms_run(&config->dms, -1);
     if (config->mode == CONFIG_MODE_CHECK) {
         int status = (int)check_run(config->dms.data, config->repair, stdout);
+        return is_written() ? status : EXIT_EDM_FAILED;
+    }
+    if (asks(config)) {
+        enum ask_result (*ask)(const struct ask_config *, FILE *) =
+            config->mode == CONFIG_MODE_LIMIT ? ask_limit : ask_status;
+        int status = (int)ask(&config->ask, stdout);
         return is_written() ? status : EXIT_EDM_FAILED;
     }
     return client_run(&config->client, find_self(self, sizeof(self)));
@@ -83,7 +96,9 @@ int main(int argc, char **argv)
         break;
     }
     int status = EXIT_EDM_FAILED;
-    int err = log_open(config.log_path, config.log_level);
+    /* Who asks wants an answer, not a log of it. */
+    bool logs = config.log_path != NULL || !asks(&config);
+    int err = logs ? log_open(config.log_path, config.log_level) : 0;
     if (err == 0)
         status = run(&config);
     else

@@ -1,5 +1,6 @@
 #include "client.h"
 
+#include "control.h"
 #include "guard.h"
 #include "pager.h"
 #include "private_dms.h"
@@ -45,12 +46,13 @@ struct run {
     char region[WIRE_MAX_NAME_BYTES + 1];
     char path[PATH_MAX];
     struct run_dir dir;
-    int device_fd, guard_fd, signal_fd, error_fd, program_fd;
+    int device_fd, guard_fd, signal_fd, error_fd, program_fd, control_fd;
     pid_t guard, program;
     struct private_dms dms;
     char *endpoints[1]; /* the private DMS's */
     struct shard_set set;
     struct pager *pager;
+    struct control *control;
     struct tree_watch *tree; /* NULL: children are left alone */
     bool is_static;          /* the program is */
     bool program_ended, failed;
@@ -58,6 +60,7 @@ struct run {
     pid_t strangers[STRANGERS_MOST];
     int nstrangers;
     int exit_code;
+    uint64_t limit_bytes; /* the budget, as it is now */
     uint64_t begun_us, stats_due_us, present_us;
 };
 
@@ -139,6 +142,24 @@ static int open_pager(struct run *run)
     return pager_new(&run->pager, &config, &run->set);
 }
 
+static int open_control(struct run *run, char *why, size_t why_cap)
+{
+    run->control_fd = run_dir_listen(&run->dir, why, why_cap);
+    if (run->control_fd < 0)
+        return run->control_fd;
+    struct control_config config = {
+        .listen_fd = run->control_fd,
+        .pager = run->pager,
+        .region = run->region,
+        .program = run->config->argv[0],
+        .limit_bytes = run->limit_bytes,
+    };
+    int err = control_new(&run->control, &config);
+    if (err)
+        snprintf(why, why_cap, "cannot make the control socket: %s", strerror(-err));
+    return err;
+}
+
 static int start_program(struct run *run)
 {
     int go[2];
@@ -176,7 +197,7 @@ static void write_stats(struct run *run, bool ended)
         .ended = ended,
         .exit_status = run->exit_code,
         .wall_s = (double)(rpc_now_us() - run->begun_us) / 1e6,
-        .local_limit_bytes = run->config->local_bytes,
+        .local_limit_bytes = run->limit_bytes,
         .nshards = run->set.nshards,
     };
     pager_counters(run->pager, &stats.pager);
@@ -374,8 +395,8 @@ static void watch_tree(struct run *run)
 static int until(uint64_t due_us, int most_ms)
 {
     uint64_t now = rpc_now_us();
-    int due = due_us <= now ? 0 : (int)((due_us - now) / 1000 + 1);
-    return due < most_ms ? due : most_ms;
+    uint64_t due = due_us <= now ? 0 : (due_us - now) / 1000 + 1;
+    return due < (uint64_t)most_ms ? (int)due : most_ms;
 }
 
 static int until_next(const struct run *run)
@@ -385,7 +406,7 @@ static int until_next(const struct run *run)
         ms = until(run->stats_due_us, ms);
     if (run->tree)
         ms = until(tree_watch_due_us(run->tree), ms);
-    return ms;
+    return until(control_due_us(run->control), ms);
 }
 
 /* The program's children may live on, and have pages elsewhere. */
@@ -416,12 +437,17 @@ static void end_left_behind(struct run *run)
 static void wait_for_program(struct run *run)
 {
     while (!is_over(run)) {
-        struct pollfd fds[] = {{run->signal_fd, POLLIN, 0}, {pager_fd(run->pager), POLLIN, 0}};
-        if (poll(fds, 2, until_next(run)) < 0 && errno != EINTR)
+        enum { OWN = 2 };
+        struct pollfd fds[OWN + CONTROL_POLL_FDS] = {{run->signal_fd, POLLIN, 0},
+                                                     {pager_fd(run->pager), POLLIN, 0}};
+        control_poll_fds(run->control, fds + OWN);
+        if (poll(fds, OWN + CONTROL_POLL_FDS, until_next(run)) < 0 && errno != EINTR)
             log_error("Client", "poll: %s", strerror(errno));
         take_signals(run);
         if (pager_event(run->pager) == PAGER_FAILED)
             end_program(run, FAILED);
+        control_process(run->control, fds + OWN);
+        run->limit_bytes = control_limit_bytes(run->control);
         watch_agent(run);
         watch_tree(run);
         if (run->config->stats_interval_ms && rpc_now_us() >= run->stats_due_us) {
@@ -452,6 +478,10 @@ static int run_program(struct run *run)
         log_fatal("Client", "cannot start the pager: %s", strerror(-err));
         return FAILED;
     }
+    if (open_control(run, why, sizeof why)) {
+        log_fatal("Client", "%s", why);
+        return FAILED;
+    }
     log_info("Client", "region %s on %u shard%s, budget %llu MiB", run->region, run->set.nshards,
              run->set.nshards == 1 ? "" : "s",
              (unsigned long long)(run->config->local_bytes >> 20));
@@ -462,6 +492,7 @@ static int run_program(struct run *run)
         return FAILED;
     }
     wait_for_program(run);
+    control_end(&run->control);
     pager_stop(run->pager);
     if (run->failed)
         end_left_behind(run);
@@ -480,6 +511,7 @@ static void close_store(struct run *run)
             log_warn("Client", "region %s could be removed from %u of %u shards only", run->region,
                      confirmed, run->set.nshards);
     }
+    control_end(&run->control);
     pager_destroy(&run->pager);
     tree_watch_destroy(&run->tree);
 }
@@ -499,6 +531,8 @@ int client_run(const struct client_config *config, const char *self)
                        .signal_fd = -1,
                        .error_fd = -1,
                        .program_fd = -1,
+                       .control_fd = -1,
+                       .limit_bytes = config->local_bytes,
                        .exit_code = FAILED};
     char why[1024];
     run.device_fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
@@ -543,6 +577,7 @@ int client_run(const struct client_config *config, const char *self)
         guard_finish(run.guard_fd, run.guard);
     }
     close_fd(run.dir.listen_fd);
+    close_fd(run.control_fd);
     close_fd(run.signal_fd);
     close_fd(run.error_fd);
     close_fd(run.program_fd);

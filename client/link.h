@@ -1,8 +1,8 @@
 /*
  * link: the connection to one shard, as a ZeroMQ DEALER's, on a socket of its own.
  *
- * The bytes are ZMTP's (proto/zmtp.h), so that the shard's ROUTER sees a DEALER. But whoever owns
- * the link sends and receives on the socket itself, where libzmq would hand every message to a
+ * The bytes are ZMTP's (proto/connection.h), so that the shard's ROUTER sees a DEALER. But whoever
+ * owns the link sends and receives on the socket itself, where libzmq would hand every message to a
  * thread of its own and wake that up: two wake-ups less on the way of a page (DESIGN.md has the
  * figures).
  *
@@ -14,6 +14,8 @@
 #ifndef EDM_CLIENT_LINK_H
 #define EDM_CLIENT_LINK_H
 
+#include "../proto/connection.h"
+
 #include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,15 +23,6 @@
 #include <sys/uio.h>
 
 struct link;
-
-/* A message that came. It stays valid until the next call for this link. */
-struct link_message {
-    const char *header;
-    size_t header_bytes;
-    const char *body; /* NULL: there was none */
-    size_t body_bytes;
-    bool too_many; /* frames: more than two. Then there is nothing else in here */
-};
 
 /* ENDPOINT: as checked by config_check_endpoint(). Connects from the first link_turn() on. 0 or
  * -errno. */
@@ -54,8 +47,8 @@ bool link_is_choked(const struct link *link);
 int link_send(struct link *link, const void *header, size_t header_bytes, const struct iovec *body,
               uint32_t nbody) __attribute__((warn_unused_result));
 
-/* The next message there is. False: none. */
-bool link_receive(struct link *link, struct link_message *out);
+/* The next message there is, valid until the next call for this link. False: none. */
+bool link_receive(struct link *link, struct connection_message *out);
 
 /* Takes the body of the message link_receive() has just given; to be freed. */
 char *link_take_body(struct link *link);

@@ -24,8 +24,6 @@ enum {
     DYING_US = 2000,        /* an image is ending and may need something of us for it */
     GREETINGS_AT_ONCE = 64, /* waited for; there may be more */
     FOUND_AT_ONCE = 1024,
-    PRESS_SHARE = 8,             /* managing begins an eighth of the budget, */
-    PRESS_MOST_BYTES = 64 << 20, /* or this much if that is more, below the limit */
 };
 
 void pager_tell_news(struct pager *pager)
@@ -165,6 +163,7 @@ static void look_at_all(struct pager *pager, uint64_t now_us)
         look_tick(space, now_us);
     }
     look_note_peaks(pager);
+    limit_tick(pager, now_us);
 }
 
 /* ---- sleeping ---- */
@@ -230,6 +229,9 @@ static struct ready wait_for_news(struct pager *pager, uint64_t us)
     struct timespec timeout = {(time_t)(us / 1000000), (long)(us % 1000000) * 1000};
     if (ppoll(fds, nfds, &timeout, NULL) < 0 && errno != EINTR)
         log_error("Pager", "poll: %s", strerror(errno));
+    uint64_t woken;
+    if (fds[WAKE].revents && read(pager->wake_fd, &woken, sizeof woken) < 0)
+        log_debug("Pager", "woken for nothing: %s", strerror(errno));
     rpc_polled(pager->rpc, fds + NFDS);
     for (struct space *space = pager->spaces; space; space = space->next, first += SPACE_FDS)
         if (first < nfds)
@@ -278,6 +280,8 @@ static void *run(void *arg)
             pager->greetings || ready.connection ? greet_step(pager, ready.connection, now) : 0;
         if (done > 0)
             next_tick_us = 0; /* a new image may be growing already */
+        if (limit_take(pager))
+            next_tick_us = 0;
         done += rpc_process(pager->rpc);
         if (ready.batches)
             done += take_batches(pager);
@@ -301,18 +305,11 @@ static void *run(void *arg)
 
 /* ---- for the main thread ---- */
 
-static void set_thresholds(struct pager *pager)
+static void wake(struct pager *pager)
 {
-    const struct pager_config *config = &pager->config;
-    pager->limit = config->local_bytes / PAGE_BYTES;
-    pager->high = pager->limit * config->high_threshold / 100;
-    pager->low = pager->limit * config->low_threshold / 100;
-    uint64_t margin = pager->limit / PRESS_SHARE;
-    if (margin < PRESS_MOST_BYTES / PAGE_BYTES)
-        margin = PRESS_MOST_BYTES / PAGE_BYTES;
-    pager->press = pager->limit > margin ? pager->limit - margin : 0;
-    if (pager->press > pager->high)
-        pager->press = pager->high;
+    uint64_t one = 1;
+    if (write(pager->wake_fd, &one, sizeof one) < 0)
+        log_warn("Client", "cannot wake the pager: %s", strerror(errno));
 }
 
 static void free_parts(struct pager **pager)
@@ -348,7 +345,7 @@ int pager_new(struct pager **out, const struct pager_config *config, const struc
     pager->config = *config;
     pager->set = set;
     pager->go_fd = -1;
-    set_thresholds(pager);
+    limit_set(pager, config->local_bytes);
     pthread_mutex_init(&pager->published_lock, NULL);
     pager->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pager->news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -389,6 +386,22 @@ void pager_found(struct pager *pager, pid_t pid)
     (void)handoff_give(pager->found, (void *)(intptr_t)pid);
 }
 
+uint32_t pager_set_limit(struct pager *pager, uint64_t bytes)
+{
+    pager->limits.asked_bytes = bytes;
+    uint32_t change = ++pager->limits.asked_change;
+    wake(pager);
+    return change;
+}
+
+bool pager_limit_kept(const struct pager *pager, uint32_t change, uint64_t *resident_bytes)
+{
+    if ((int32_t)(pager->limits.kept_change - change) < 0)
+        return false;
+    *resident_bytes = pager->limits.kept_resident * PAGE_BYTES;
+    return true;
+}
+
 void pager_destroy(struct pager **pager)
 {
     if (!*pager)
@@ -402,9 +415,7 @@ void pager_stop(struct pager *pager)
     if (pager->stop)
         return;
     pager->stop = true;
-    uint64_t one = 1;
-    if (write(pager->wake_fd, &one, sizeof one) < 0)
-        log_warn("Client", "cannot wake the pager: %s", strerror(errno));
+    wake(pager);
     pthread_join(pager->thread, NULL);
 }
 

@@ -83,6 +83,14 @@ void pager_stop(struct pager *pager);
 /* Ends all threads and frees everything. */
 void pager_destroy(struct pager **pager);
 
+/* Sets another budget for all processes together. Takes effect soon, and some time later
+ * is kept. Returns the change's number. */
+uint32_t pager_set_limit(struct pager *pager, uint64_t bytes);
+
+/* Whether what is resident has been within the budget of that change, or of a later one: then news
+ * are told, see pager_event(). *RESIDENT_BYTES: what was resident at that time. */
+bool pager_limit_kept(const struct pager *pager, uint32_t change, uint64_t *resident_bytes);
+
 /* Readable when pager_event() has news. */
 int pager_fd(const struct pager *pager);
 enum pager_event pager_event(struct pager *pager);

@@ -56,6 +56,7 @@ static void check(struct space *space, int err)
 void events_unmap(struct space *space, uint64_t start, uint64_t end)
 {
     forget(space, start, end, PAGE_NATIVE);
+    leaving_cut(&space->leaving, start, end);
     check(space, area_map_remove(space->areas, start, end));
 }
 
@@ -122,8 +123,12 @@ static void note_move(struct space *space, uint64_t start, uint64_t end)
     space->recent_moves[space->nrecent++] = (struct agent_range){start, end};
 }
 
+/* The event comes before the pages go: see leaving.h. A process of which we know only the
+ * userfaultfd has one thread, and nothing is looked for in it. */
 static void on_remove(struct space *space, uint64_t start, uint64_t end)
 {
+    if (space->proc)
+        leaving_add(&space->leaving, start / PAGE_BYTES, end / PAGE_BYTES);
     forget(space, start / PAGE_BYTES, end / PAGE_BYTES, PAGE_ZERO);
     uffd_wake(space->uffd, start, (end - start) / PAGE_BYTES);
 }

@@ -85,7 +85,8 @@ static void handle_zero(struct space *space, struct fault fault, uint64_t room)
         return;
     }
     if (done == -EEXIST) {
-        if (is_untouched(space, fault.page) && area_map_find(space->areas, fault.page))
+        if (is_untouched(space, fault.page) && area_map_find(space->areas, fault.page) &&
+            !leaving_has(&space->leaving, fault.page))
             came_in(space, fault.page); /* it was there, and nobody had told us */
         return;
     }

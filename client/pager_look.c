@@ -20,7 +20,8 @@ enum {
     BRAKE_DENIED_US = 1000000,
     THREADS_US = 20000,
     REGIONS_AT_ONCE = 256,
-    GROWTHS_MOST = 4, /* of one mapping while it is being registered */
+    GROWTHS_MOST = 4,       /* of one mapping while it is being registered */
+    SETTLE_MOST_US = 20000, /* threads stop within a millisecond, where they get a processor */
     PROBE_US = 20000,
     SLOW_AGENT_US = 20000, /* it answers within a millisecond, where it gets a processor */
     SMALL_PAGES = 256,     /* a process with less is not managed: a shell, say */
@@ -78,6 +79,45 @@ void look_at_threads(struct space *space, uint64_t now_us)
         log_warn("Pager", "cannot look at the threads: %s", strerror(-err));
 }
 
+/* Ends the ranges that are being given up of which every thread is known to be done with it. True:
+ * nothing is being given up any more. */
+static bool settle(struct space *space)
+{
+    if (space->leaving.count > 0)
+        leaving_end(&space->leaving,
+                    proc_map_passed(space->proc, space->leaving.stamp, space->agent_tid));
+    return space->leaving.count == 0;
+}
+
+/* Takes [start, end), pages that are in memory, into the table. */
+static void adopt_pages(struct space *space, uint64_t start, uint64_t end)
+{
+    for (uint64_t page = start; page < end; page++) {
+        enum page_state state = page_table_state(space->table, page);
+        if (state != PAGE_NATIVE && state != PAGE_ZERO)
+            continue;
+        page_table_set(space->table, page, PAGE_RESIDENT);
+        reclaim_push(space, page, false);
+        space->sampled_resident++;
+    }
+}
+
+/* The same, but for what is being given up: that may go at any moment, and must not leave before.
+ */
+static void adopt_staying(struct space *space, uint64_t start, uint64_t end)
+{
+    const struct leaving_range *leaving;
+    while (start < end && (leaving = leaving_after(&space->leaving, start))) {
+        if (leaving->start >= end)
+            break;
+        if (start < leaving->start)
+            adopt_pages(space, start, leaving->start);
+        start = leaving->end;
+    }
+    if (start < end)
+        adopt_pages(space, start, end);
+}
+
 /* Takes pages that are there already into the table: in registered memory only, for only from there
  * will we hear when the program wants them back. */
 static void adopt(struct space *space, uint64_t start, uint64_t end)
@@ -92,15 +132,7 @@ static void adopt(struct space *space, uint64_t start, uint64_t end)
         if (count < 0)
             return;
         for (int i = 0; i < count; i++)
-            for (uint64_t page = regions[i].start / PAGE_BYTES; page < regions[i].end / PAGE_BYTES;
-                 page++) {
-                enum page_state state = page_table_state(space->table, page);
-                if (state != PAGE_NATIVE && state != PAGE_ZERO)
-                    continue;
-                page_table_set(space->table, page, PAGE_RESIDENT);
-                reclaim_push(space, page, false);
-                space->sampled_resident++;
-            }
+            adopt_staying(space, regions[i].start / PAGE_BYTES, regions[i].end / PAGE_BYTES);
         if (next <= at)
             return;
         at = next;
@@ -156,6 +188,9 @@ static bool take_range(struct space *space, uint64_t start, uint64_t end)
                   (unsigned long long)end, strerror(-err));
         return false;
     }
+    const struct leaving_range *leaving = leaving_after(&space->leaving, start / PAGE_BYTES);
+    if (leaving && leaving->start < end / PAGE_BYTES)
+        settle(space);
     each_gap(space, start, end, add_area);
     space->registered++;
     return true;
@@ -270,6 +305,7 @@ static void drop_unregistered(struct space *space)
 /* There is more resident than we know of: find it. */
 static void rescan(struct space *space)
 {
+    settle(space);
     drop_unregistered(space);
     look_at_maps(space);
     const struct area *area = area_map_after(space->areas, 0);
@@ -351,8 +387,23 @@ static void press(struct space *space, uint64_t now_us)
              area_map_count(space->areas));
 }
 
+/* Pages that the program has given up and that stay all the same (MADV_FREE) are counted, and none
+ * of them can leave before every thread was seen to be done with that. One that is always busy is
+ * stopped for it, when there is no room. */
+static void await_leaving(struct space *space, uint64_t now_us)
+{
+    if (space->brake.on || pager_resident(space->pager) <= space->pager->high ||
+        now_us < space->brake_denied_us)
+        return;
+    hold(space, now_us);
+    if (space->brake.on)
+        space->settle_until_us = now_us + SETTLE_MOST_US;
+}
+
 void look_release(struct space *space, uint64_t now_us)
 {
+    if (now_us < space->settle_until_us && space->leaving.count > 0)
+        return;
     if (space->brake.on && (pager_resident(space->pager) <= space->pager->high ||
                             reclaim_is_hopeless(space->pager, now_us)))
         brake_release(&space->brake);
@@ -441,8 +492,13 @@ void look_tick(struct space *space, uint64_t now_us)
         known = table_resident(space);
         unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
     }
-    if (unknown && now_us - space->rescanned_us > space->rescan_wait_us) {
+    /* Held for that: as soon as it is known, and not only after the usual time. */
+    bool settled = now_us < space->settle_until_us && settle(space);
+    if (unknown && (settled || now_us - space->rescanned_us > space->rescan_wait_us)) {
         rescan(space);
+        space->settle_until_us = 0;
+        if (space->leaving.count > 0)
+            await_leaving(space, now_us);
         /* What cannot be found (it cannot be managed) is looked for less and less often. */
         bool found = table_resident(space) > known + UNKNOWN_MOST_BYTES / PAGE_BYTES / 4;
         space->rescan_wait_us = found ? RESCAN_US : 2 * space->rescan_wait_us + RESCAN_US;

@@ -27,6 +27,7 @@ struct thread {
     pid_t tid;
     bool seen;
     uint64_t first_page, last_page; /* 0, 0: none known */
+    uint64_t passed;                /* see proc_map_passed() */
 };
 
 struct proc_map {
@@ -337,13 +338,42 @@ uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid)
     return strtoull(text, NULL, 10) / 1000; /* nanoseconds on a processor */
 }
 
-bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid)
+/* The letter that /proc has for what a thread does; 'X' when there is none. */
+static char state_of_thread(const struct proc_map *map, pid_t tid)
 {
     char text[256];
     if (!read_of_thread(map, tid, "stat", text, sizeof text))
-        return false;
+        return 'X';
     const char *state = strrchr(text, ')');
-    return state && strncmp(state, ") T", 3) == 0;
+    return state && state[1] == ' ' ? state[2] : '?';
+}
+
+bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid)
+{
+    return state_of_thread(map, tid) == 'T';
+}
+
+/* Neither running nor waiting for something that will surely come (a lock, say: 'D'). */
+static bool is_idle(char state)
+{
+    return state == 'S' || state == 'T' || state == 't' || state == 'Z' || state == 'X';
+}
+
+uint64_t proc_map_passed(struct proc_map *map, uint64_t now, pid_t spared)
+{
+    if (proc_map_look_at_threads(map))
+        return 0;
+    uint64_t passed = now;
+    for (size_t i = 0; i < map->nthreads; i++) {
+        struct thread *thread = &map->threads[i];
+        if (thread->tid == spared)
+            continue;
+        if (thread->passed < now && is_idle(state_of_thread(map, thread->tid)))
+            thread->passed = now;
+        if (thread->passed < passed)
+            passed = thread->passed;
+    }
+    return passed;
 }
 
 int proc_map_thread_call(const struct proc_map *map, pid_t tid, struct proc_call *out)

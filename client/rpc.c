@@ -22,7 +22,8 @@ struct call {
     uint64_t id;
     uint32_t shard;
     uint8_t method;
-    bool sent; /* on the connection there is now, or on one before it */
+    bool sent; /* on the connection there is now, */
+    bool left; /* or on one before it */
     uint64_t begun_us, due_us;
     uint32_t retry_ms;
     char why[WIRE_MAX_DETAIL_BYTES + 1]; /* what the shard said when it put the call off */
@@ -129,11 +130,11 @@ static void send_call(struct rpc *rpc, struct call *call, uint64_t now)
         return;
     if (link_send(link, header, call->header_bytes, call->body, call->nbody))
         return;
-    rpc->counters.retries += call->sent;
+    rpc->counters.retries += call->left;
     rpc->counters.bytes_sent += call->header_bytes;
     for (uint32_t i = 0; i < call->nbody; i++)
         rpc->counters.bytes_sent += call->body[i].iov_len;
-    call->sent = true;
+    call->sent = call->left = true;
     if (call->retry_ms < LAST_RETRY_MS)
         call->retry_ms *= 2;
 }
@@ -192,7 +193,7 @@ static void finish(struct rpc *rpc, struct call *call, struct rpc_answer *answer
     free(call);
 }
 
-static int take_answer(struct rpc *rpc, uint32_t shard, const struct link_message *message)
+static int take_answer(struct rpc *rpc, uint32_t shard, const struct connection_message *message)
 {
     rpc->counters.bytes_received += message->header_bytes + message->body_bytes;
     struct wire_reply *reply = &rpc->reply;
@@ -250,7 +251,7 @@ void rpc_body_destroy(struct rpc_body **body)
 
 static int receive(struct rpc *rpc, uint32_t shard)
 {
-    struct link_message message;
+    struct connection_message message;
     int ran = 0;
     while (link_receive(rpc->links[shard], &message))
         ran += take_answer(rpc, shard, &message);
@@ -318,8 +319,10 @@ static int send_due(struct rpc *rpc, uint64_t now)
 static void send_all(struct rpc *rpc, uint32_t shard, uint64_t now)
 {
     for (struct call *call = rpc->calls.next; call != &rpc->calls; call = call->next)
-        if (call->shard == shard)
+        if (call->shard == shard) {
+            call->sent = false;
             send_call(rpc, call, now);
+        }
 }
 
 /* Asks the kernel what the owner has not told. */

@@ -15,6 +15,23 @@
 
 enum { CONNECTIONS_WAITING = 64 };
 
+#define NAME RUN_DIR_PREFIX "XXXXXX"
+
+void run_dir_bases(const char *bases[RUN_DIR_BASES])
+{
+    const char *named = getenv("TMPDIR");
+    bases[0] = named ? named : "";
+    bases[1] = "/tmp";
+    bases[2] = "/var/tmp";
+    bases[3] = "/dev/shm";
+}
+
+bool run_dir_is_name(const char *name)
+{
+    return strncmp(name, RUN_DIR_PREFIX, strlen(RUN_DIR_PREFIX)) == 0 &&
+           strlen(name) == strlen(NAME);
+}
+
 /* Whether code can be mapped from a file in PATH: not so where it is mounted noexec. */
 static int try_exec(const char *path)
 {
@@ -40,9 +57,9 @@ static int try_exec(const char *path)
 
 static int try_base(struct run_dir *dir, const char *base)
 {
-    if (!base || base[0] != '/' || strlen(base) > sizeof dir->path - sizeof "/edm-XXXXXX")
+    if (base[0] != '/' || strlen(base) > sizeof dir->path - sizeof "/" NAME)
         return -ENAMETOOLONG;
-    snprintf(dir->path, sizeof dir->path, "%s/edm-XXXXXX", base);
+    snprintf(dir->path, sizeof dir->path, "%s/" NAME, base);
     if (!mkdtemp(dir->path))
         return -errno;
     int err = try_exec(dir->path);
@@ -54,9 +71,10 @@ static int try_base(struct run_dir *dir, const char *base)
 int run_dir_make(struct run_dir *dir, char *why, size_t why_cap)
 {
     *dir = (struct run_dir){.listen_fd = -1};
-    const char *const bases[] = {getenv("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"};
+    const char *bases[RUN_DIR_BASES];
+    run_dir_bases(bases);
     int err = -ENOENT;
-    for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
+    for (size_t i = 0; i < RUN_DIR_BASES; i++) {
         err = try_base(dir, bases[i]);
         if (!err)
             break;
@@ -118,4 +136,14 @@ int run_dir_fill(struct run_dir *dir, char *why, size_t why_cap)
     if (err)
         snprintf(why, why_cap, "cannot fill %s: %s", dir->path, strerror(-err));
     return err;
+}
+
+int run_dir_listen(const struct run_dir *dir, char *why, size_t why_cap)
+{
+    char path[sizeof dir->socket];
+    snprintf(path, sizeof path, "%s/" RUN_DIR_CONTROL, dir->path);
+    int fd = listen_at(path);
+    if (fd < 0)
+        snprintf(why, why_cap, "cannot make %s: %s", path, strerror(-fd));
+    return fd;
 }

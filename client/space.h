@@ -4,7 +4,7 @@
  * Private to the pager: pager.c (the loop), pager_greet.c (an image reports), space.c (it is
  * made, and ends), pager_fault.c (faults and fetches), pager_reclaim.c (what leaves),
  * pager_events.c (the program changes its mappings), pager_look.c (finding memory),
- * pager_implant.c (programs that load no agent).
+ * pager_implant.c (programs that load no agent), pager_limit.c (the budget changes).
  *
  * Thread: the pager's, all of it.
  */
@@ -14,6 +14,7 @@
 #include "area_map.h"
 #include "brake.h"
 #include "handoff.h"
+#include "leaving.h"
 #include "page_table.h"
 #include "pager.h"
 #include "proc_map.h"
@@ -144,6 +145,7 @@ struct space {
     /* Where memory was moved to while other events were still to come: see on_unmap(). */
     struct agent_range recent_moves[SPACE_RECENT_MOVES]; /* page numbers */
     uint32_t nrecent;
+    struct leaving leaving;
     uint64_t left[SPACE_LEFT_PAGES]; /* pages that mremap() fills: see leave_to_mremap() */
     uint32_t nleft;
     struct forking {
@@ -164,8 +166,9 @@ struct space {
     uint64_t retry_move_us;
     struct brake brake; /* held while unregistered memory grows */
     uint64_t brake_denied_us;
-    uint64_t evict_clock; /* pages evicted so far */
-    uint64_t zero_next;   /* where a run of first touches goes on */
+    uint64_t settle_until_us; /* held for pages that are leaving: see await_leaving() */
+    uint64_t evict_clock;     /* pages evicted so far */
+    uint64_t zero_next;       /* where a run of first touches goes on */
     uint32_t zero_run;
 };
 
@@ -185,6 +188,13 @@ struct pager {
     _Atomic uint32_t processes;       /* in hand, */
     _Atomic uint32_t ngreetings;      /* and about to be */
     uint64_t limit, high, low, press; /* pages */
+    uint32_t change;                  /* of the budget, the latest that has been taken up */
+    struct pager_limits {
+        _Atomic uint64_t asked_bytes; /* main -> pager */
+        _Atomic uint32_t asked_change;
+        _Atomic uint32_t kept_change;   /* pager -> main: it was kept, */
+        _Atomic uint64_t kept_resident; /* with so many pages */
+    } limits;
     bool reclaiming;
     struct space *spaces; /* the program and its children */
     struct space *dying;  /* images that are gone, still waited for */
@@ -228,6 +238,11 @@ void pager_fail(struct pager *pager);           /* the program must not go on (a
 uint64_t pager_room(const struct pager *pager); /* pages that may still come in */
 uint64_t pager_resident(const struct pager *pager);
 uint64_t space_resident(const struct space *space);
+
+/* pager_limit.c */
+void limit_set(struct pager *pager, uint64_t bytes);   /* at once, as at the start */
+bool limit_take(struct pager *pager);                  /* whether a new one has been asked for */
+void limit_tick(struct pager *pager, uint64_t now_us); /* right after all have been looked at */
 
 /* pager_greet.c */
 int greet_step(struct pager *pager, bool connections, uint64_t now_us);

@@ -166,7 +166,7 @@ static int wait_for_end(struct dms *dms)
     }
 }
 
-/* A connection takes a descriptor, and ZeroMQ ends the process when there are none left. */
+/* A connection takes a descriptor. */
 static void raise_descriptor_limit(const struct dms_config *config)
 {
     struct rlimit limit;

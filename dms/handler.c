@@ -13,8 +13,9 @@ struct call {
     struct handler *handler;
     const struct wire_request *request;
     const void *body;
-    const struct handler_peer *peer;
+    uint64_t connection;
     struct wire_reply *reply;
+    struct handler_body *out;
 };
 
 __attribute__((format(printf, 3, 4))) static void
@@ -147,8 +148,7 @@ static void answer_hello(const struct call *call)
 /* A number for the request itself: a repetition on the same connection has the same one. */
 static uint64_t number_claim(const struct call *call)
 {
-    uint64_t claim =
-        wire_checksum(call->request->id, &call->peer->connection, sizeof(call->peer->connection));
+    uint64_t claim = wire_checksum(call->request->id, &call->connection, sizeof(call->connection));
 
     return claim == 0 ? 1 : claim;
 }
@@ -186,11 +186,9 @@ static void answer_get(const struct call *call)
         reply->pages[i].page = request->pages[i].page;
     int err = store_locate(store, request->region, request->epoch, reply->pages, reply->npages,
                            &found, &bad);
-    if (err == 0 && found.body_bytes > 0) {
-        void *body = call->peer->make_body(call->peer->context, found.body_bytes);
-        err = body == NULL ? -ENOMEM
-                           : store_read(store, reply->pages, reply->npages, &found, body, &bad);
-    }
+    if (err == 0)
+        err = store_view(store, reply->pages, reply->npages, &found, call->out->parts,
+                         &call->out->nparts, &bad);
     if (err == -EBADMSG || err == -ENODATA)
         refuse_page(call, err, bad);
     else if (err != 0)
@@ -315,7 +313,8 @@ static void refuse_unpacked(const struct call *call, int err)
 }
 
 void handler_answer(struct handler *handler, const struct wire_request *request, int unpacked,
-                    const void *body, const struct handler_peer *peer, struct wire_reply *reply)
+                    const void *body, uint64_t connection, struct wire_reply *reply,
+                    struct handler_body *out)
 {
     static void (*const answer[])(const struct call *call) = {
         [WIRE_HELLO] = answer_hello,    [WIRE_OPEN] = answer_open,
@@ -324,12 +323,13 @@ void handler_answer(struct handler *handler, const struct wire_request *request,
         [WIRE_BRANCH] = answer_branch,  [WIRE_LIST] = answer_list,
         [WIRE_STAT] = answer_stat,      [WIRE_REMOVE] = answer_remove,
     };
-    struct call call = {handler, request, body, peer, reply};
+    struct call call = {handler, request, body, connection, reply, out};
 
     reply->method = request->method;
     reply->id = request->id;
     reply->status = WIRE_OK;
     reply->detail[0] = '\0';
+    out->nparts = 0;
     if (unpacked == 0 &&
         (request->method >= sizeof(answer) / sizeof(answer[0]) || answer[request->method] == NULL))
         unpacked = -EOPNOTSUPP;

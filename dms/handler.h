@@ -10,8 +10,8 @@
 #include "store.h"
 #include "../proto/wire.h"
 
-#include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 /* What a request may come up against; a line in the log for each, not each time. */
 enum handler_limit {
@@ -36,19 +36,19 @@ struct handler {
     struct notice limits[HANDLER_LIMITS];
 };
 
-/* Where a request came from and where its answer's body goes. */
-struct handler_peer {
-    uint64_t connection; /* a number for it: the same as long as it lasts */
-    /* Makes room for the body of the reply. NULL: no memory. Called at most once a request. The
-     * body belongs to the reply if its status is WIRE_OK, otherwise it is not used. */
-    void *(*make_body)(void *context, size_t len_bytes);
-    void *context;
+/* The body of an answer, where the store has it: valid until the store is used again. */
+struct handler_body {
+    struct iovec parts[WIRE_MAX_PAGES];
+    unsigned nparts; /* 0: none */
 };
 
 /* Answers REQUEST, as wire_unpack_request() left it after returning UNPACKED (0 or -errno), with
- * its body BODY. Fills in what wire_pack_reply() packs of REPLY. */
+ * its body BODY. CONNECTION: a number for where it came from, the same as long as that lasts. Fills
+ * in what wire_pack_reply() packs of REPLY, and OUT, which belongs to the reply if its status is
+ * WIRE_OK. */
 void handler_answer(struct handler *handler, const struct wire_request *request, int unpacked,
-                    const void *body, const struct handler_peer *peer, struct wire_reply *reply);
+                    const void *body, uint64_t connection, struct wire_reply *reply,
+                    struct handler_body *out);
 
 /* Fills in the answer to REQUEST, as far as it was unpacked, without doing anything. */
 void handler_refuse(const struct wire_request *request, enum wire_status status, const char *detail,

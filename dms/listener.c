@@ -1,8 +1,11 @@
 #include "listener.h"
 
-#include "../proto/wire.h"
-
 #include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,57 +13,70 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include <zmq.h>
 
-enum {
-    LINGER_MS = 200,
-    /* Messages waiting for and from one connection. More requests wait in the kernel; more answers
-     * are lost. */
-    MAX_WAITING = 64,
-    MAX_ANSWERS = 256,
-};
+enum { BACKLOG = 512, MAX_HOST = 256 };
 
 struct listener {
-    void *context;
-    void *socket;
-    struct peer_table *peers;
+    int fd;
+    bool is_tcp;
+    char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)]; /* to be removed; "": none */
+};
+
+struct address {
+    struct sockaddr_storage place;
+    socklen_t bytes;
 };
 
 static const char IPC[] = "ipc://";
 static const char TCP[] = "tcp://";
-static const char DOMAIN[] = "edm";
 
-/* Whether a process listens at the socket file PATH: 1, 0, or -errno. */
-static int is_served(const char *path)
+/* ---- paths ---- */
+
+static int path_address(const char *path, struct address *out)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct sockaddr_un *place = (struct sockaddr_un *)&out->place;
 
-    if (strlen(path) >= sizeof(address.sun_path))
+    if (strlen(path) >= sizeof(place->sun_path))
         return -ENAMETOOLONG;
-    memcpy(address.sun_path, path, strlen(path));
+    place->sun_family = AF_UNIX;
+    memcpy(place->sun_path, path, strlen(path));
+    out->bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path) + 1);
+    if (*path == '@') {
+        /* Linux's abstract names: not files, and their length counts. */
+        place->sun_path[0] = '\0';
+        out->bytes--;
+    }
+    return 0;
+}
+
+/* Whether a process listens at the socket file: 1, 0, or -errno. */
+static int is_served(const struct address *address)
+{
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
     if (fd < 0)
         return -errno;
-    int err = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 ? 0 : errno;
+    int err =
+        connect(fd, (const struct sockaddr *)&address->place, address->bytes) == 0 ? 0 : errno;
     close(fd);
     if (err == ECONNREFUSED || err == ENOENT)
         return 0;
     return err == 0 || err == EAGAIN ? 1 : -err;
 }
 
-/* ZeroMQ would take the path over from a process that listens there, without a word. */
-static int clear_path(const char *path, char *why, size_t why_cap)
+/* A file left by a process that was killed is removed, everything else is not. */
+static int clear_path(const char *path, const struct address *address, char *why, size_t why_cap)
 {
     struct stat st;
 
-    if (lstat(path, &st) != 0)
+    if (*path == '@' || lstat(path, &st) != 0)
         return 0;
     if (!S_ISSOCK(st.st_mode)) {
         snprintf(why, why_cap, "%s is there and is not a socket: name another path with --listen",
                  path);
         return -EEXIST;
     }
-    int served = is_served(path);
+    int served = is_served(address);
     if (served > 0) {
         snprintf(why, why_cap,
                  "another process listens at ipc://%s: stop it, or name another path with --listen",
@@ -75,46 +91,76 @@ static int clear_path(const char *path, char *why, size_t why_cap)
     return 0;
 }
 
-static int set_option(void *socket, int option, int value)
+/* ---- hosts ---- */
+
+/* The first address of the interface NAME, IPv4 before IPv6. 0 or -ENODEV. */
+static int interface_address(const char *name, struct address *out)
 {
-    return zmq_setsockopt(socket, option, &value, sizeof(value)) == 0 ? 0 : -errno;
+    struct ifaddrs *all = NULL;
+
+    if (getifaddrs(&all) != 0)
+        return -errno;
+    for (const struct ifaddrs *each = all; each != NULL; each = each->ifa_next) {
+        int family = each->ifa_addr == NULL ? AF_UNSPEC : each->ifa_addr->sa_family;
+        bool better = family == AF_INET || (family == AF_INET6 && out->bytes == 0);
+        if (!better || strcmp(each->ifa_name, name) != 0)
+            continue;
+        out->bytes = family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+        memcpy(&out->place, each->ifa_addr, out->bytes);
+        if (family == AF_INET)
+            break;
+    }
+    freeifaddrs(all);
+    return out->bytes > 0 ? 0 : -ENODEV;
 }
 
-/* ZeroMQ ends a connection that sends a larger frame. */
-static uint32_t most_frame_bytes(const struct listener_options *options)
+static void set_port(struct address *address, const char *port)
 {
-    return options->max_body_bytes > WIRE_MAX_HEADER_BYTES ? options->max_body_bytes
-                                                           : WIRE_MAX_HEADER_BYTES;
+    in_port_t number = htons((uint16_t)atoi(port));
+
+    if (address->place.ss_family == AF_INET)
+        ((struct sockaddr_in *)&address->place)->sin_port = number;
+    else
+        ((struct sockaddr_in6 *)&address->place)->sin6_port = number;
 }
 
-static int set_options(void *socket, const struct listener_options *options)
+/* PLACE is HOST:PORT. */
+static int host_address(const char *place, struct address *out)
 {
-    const char *endpoint = options->endpoint;
-    int64_t most = most_frame_bytes(options);
-    int err = set_option(socket, ZMQ_LINGER, LINGER_MS);
+    const char *colon = strrchr(place, ':');
+    struct addrinfo hints = {
+        .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
+        .ai_socktype = SOCK_STREAM,
+    };
+    struct addrinfo *found = NULL;
+    char host[MAX_HOST];
 
-    if (err == 0)
-        err = set_option(socket, ZMQ_RCVHWM, MAX_WAITING);
-    if (err == 0)
-        err = set_option(socket, ZMQ_SNDHWM, MAX_ANSWERS);
-    if (err == 0)
-        err = set_option(socket, ZMQ_TCP_KEEPALIVE, 1);
-    if (err == 0 && strchr(endpoint, '[') != NULL)
-        err = set_option(socket, ZMQ_IPV6, 1);
-    /* Nobody is asked about this domain. But where there is one, ZeroMQ takes no peers that speak
-     * ZMTP 1 or 2, and such a one could make it abort while the socket is being closed. */
-    if (err == 0 && zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, DOMAIN, strlen(DOMAIN)) != 0)
-        err = -errno;
-    if (err == 0 && zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof(most)) != 0)
-        err = -errno;
-    return err;
+    if (colon == NULL || (size_t)(colon - place) >= sizeof(host))
+        return -EINVAL;
+    bool bare = *place == '[' && colon > place + 1;
+    snprintf(host, sizeof(host), "%.*s", (int)(colon - place) - 2 * bare, place + bare);
+    /* All of them: of IPv4, as ZeroMQ has it. [::] is all of both. */
+    if (strcmp(host, "*") == 0)
+        hints.ai_family = AF_INET;
+    if (getaddrinfo(*host == '*' ? NULL : host, colon + 1, &hints, &found) != 0) {
+        int err = interface_address(host, out);
+        if (err == 0)
+            set_port(out, colon + 1);
+        return err;
+    }
+    memcpy(&out->place, found->ai_addr, found->ai_addrlen);
+    out->bytes = found->ai_addrlen;
+    freeaddrinfo(found);
+    return 0;
 }
 
-static void explain_bind(int err, const char *endpoint, char *why, size_t why_cap)
+/* ---- both ---- */
+
+static void explain(int err, const char *endpoint, char *why, size_t why_cap)
 {
     const char *advice = "name another endpoint with --listen";
 
-    switch (err) {
+    switch (-err) {
     case EADDRINUSE:
         advice = "another process listens there: stop it, or name another endpoint with --listen";
         break;
@@ -131,75 +177,89 @@ static void explain_bind(int err, const char *endpoint, char *why, size_t why_ca
     default:
         break;
     }
-    snprintf(why, why_cap, "cannot listen at %s: %s: %s", endpoint, zmq_strerror(err), advice);
+    snprintf(why, why_cap, "cannot listen at %s: %s: %s", endpoint, strerror(-err), advice);
 }
 
-static int follow_peers(struct listener *listener, const struct listener_options *options)
+static int bind_socket(struct listener *listener, const struct address *address)
 {
-    struct peer_table_options peers = {
-        .part = options->part,
-        .is_tcp = strncmp(options->endpoint, TCP, strlen(TCP)) == 0,
-        .max_connections = options->max_connections,
-        .max_message_bytes = WIRE_MAX_HEADER_BYTES + options->max_body_bytes,
-    };
+    int one = 1;
 
-    return peer_table_new(&listener->peers, listener->context, listener->socket, &peers);
+    listener->fd = socket(address->place.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (listener->fd < 0)
+        return -errno;
+    /* What is left of connections of a server before must not be in the way of this one. */
+    if (listener->is_tcp &&
+        setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0)
+        return -errno;
+    if (bind(listener->fd, (const struct sockaddr *)&address->place, address->bytes) != 0 ||
+        listen(listener->fd, BACKLOG) != 0)
+        return -errno;
+    return 0;
 }
 
-int listener_new(struct listener **out, const struct listener_options *options, char *why,
-                 size_t why_cap)
+int listener_new(struct listener **out, const char *endpoint, char *why, size_t why_cap)
 {
-    const char *endpoint = options->endpoint;
-    int err = 0;
-
-    if (strncmp(endpoint, IPC, strlen(IPC)) == 0)
-        err = clear_path(endpoint + strlen(IPC), why, why_cap);
-    if (err != 0)
-        return err;
     struct listener *listener = calloc(1, sizeof(*listener));
-    if (listener == NULL)
-        err = -ENOMEM;
-    if (err == 0 && (listener->context = zmq_ctx_new()) == NULL)
-        err = -errno;
-    if (err == 0 && (listener->socket = zmq_socket(listener->context, ZMQ_ROUTER)) == NULL)
-        err = -errno;
-    if (err == 0)
-        err = set_options(listener->socket, options);
-    if (err == 0)
-        err = follow_peers(listener, options);
-    if (err != 0) {
-        snprintf(why, why_cap, "cannot make a socket: %s", strerror(-err));
-    } else if (zmq_bind(listener->socket, endpoint) != 0) {
-        err = -errno;
-        explain_bind(errno, endpoint, why, why_cap);
+    struct address address = {0};
+
+    *why = '\0';
+    if (listener == NULL) {
+        snprintf(why, why_cap, "out of memory");
+        return -ENOMEM;
     }
-    if (err != 0)
+    listener->fd = -1;
+    listener->is_tcp = strncmp(endpoint, TCP, strlen(TCP)) == 0;
+    const char *place = endpoint + strlen(listener->is_tcp ? TCP : IPC);
+    int err = listener->is_tcp ? host_address(place, &address) : path_address(place, &address);
+    if (err == 0 && !listener->is_tcp)
+        err = clear_path(place, &address, why, why_cap);
+    if (err == 0)
+        err = bind_socket(listener, &address);
+    if (err == 0 && !listener->is_tcp && *place != '@')
+        snprintf(listener->path, sizeof(listener->path), "%s", place);
+    if (err != 0) {
+        if (*why == '\0')
+            explain(err, endpoint, why, why_cap);
         listener_destroy(&listener);
-    else
-        *out = listener;
-    return err;
+        return err;
+    }
+    *out = listener;
+    return 0;
 }
 
 void listener_destroy(struct listener **listener)
 {
     if (*listener == NULL)
         return;
-    peer_table_destroy(&(*listener)->peers);
-    if ((*listener)->socket != NULL)
-        zmq_close((*listener)->socket);
-    while ((*listener)->context != NULL && zmq_ctx_term((*listener)->context) != 0 &&
-           errno == EINTR)
-        ;
+    if ((*listener)->fd >= 0)
+        close((*listener)->fd);
+    if ((*listener)->path[0] != '\0')
+        unlink((*listener)->path);
     free(*listener);
     *listener = NULL;
 }
 
-void *listener_socket(const struct listener *listener)
+int listener_fd(const struct listener *listener)
 {
-    return listener->socket;
+    return listener->fd;
 }
 
-struct peer_table *listener_peers(const struct listener *listener)
+int listener_accept(const struct listener *listener)
 {
-    return listener->peers;
+    int one = 1;
+    int fd;
+
+    do {
+        fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        /* It was gone again before it was taken. */
+    } while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+    if (fd < 0)
+        return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+    if (listener->is_tcp && (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) != 0 ||
+                             setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one)) != 0)) {
+        int err = -errno;
+        close(fd);
+        return err;
+    }
+    return fd;
 }

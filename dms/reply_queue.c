@@ -1,43 +1,47 @@
 #include "reply_queue.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
-static void close_message(struct reply_message *reply)
+int reply_queue_add(struct reply_queue *queue, uint64_t peer, const void *header,
+                    size_t header_bytes, const struct iovec *parts, unsigned nparts)
 {
-    zmq_msg_close(&reply->identity);
-    zmq_msg_close(&reply->header);
-    if (reply->has_body)
-        zmq_msg_close(&reply->body);
-}
+    struct reply_copy *reply = &queue->replies[queue->count];
+    size_t body_bytes = 0;
 
-void reply_message_send(struct reply_message *reply, void *socket)
-{
-    bool sent = zmq_msg_send(&reply->identity, socket, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 &&
-                zmq_msg_send(&reply->header, socket,
-                             (reply->has_body ? ZMQ_SNDMORE : 0) | ZMQ_DONTWAIT) >= 0;
-
-    if (sent && reply->has_body)
-        sent = zmq_msg_send(&reply->body, socket, ZMQ_DONTWAIT) >= 0;
-    (void)sent;
-    close_message(reply); /* what was sent is empty now */
-}
-
-void reply_queue_add(struct reply_queue *queue, struct reply_message *reply)
-{
     assert(queue->count < REPLY_QUEUE_MAX);
-    queue->replies[queue->count++] = *reply;
+    for (unsigned i = 0; i < nparts; i++)
+        body_bytes += parts[i].iov_len;
+    char *bytes = malloc(header_bytes + body_bytes);
+    if (bytes == NULL)
+        return -ENOMEM;
+    *reply = (struct reply_copy){peer, bytes, header_bytes, body_bytes};
+    memcpy(bytes, header, header_bytes);
+    bytes += header_bytes;
+    for (unsigned i = 0; i < nparts; i++) {
+        memcpy(bytes, parts[i].iov_base, parts[i].iov_len);
+        bytes += parts[i].iov_len;
+    }
+    queue->count++;
+    return 0;
 }
 
-void reply_queue_send(struct reply_queue *queue, void *socket)
+void reply_queue_send(struct reply_queue *queue, struct server *server)
 {
-    for (uint32_t i = 0; i < queue->count; i++)
-        reply_message_send(&queue->replies[i], socket);
-    queue->count = 0;
+    for (uint32_t i = 0; i < queue->count; i++) {
+        const struct reply_copy *reply = &queue->replies[i];
+        struct iovec body = {reply->bytes + reply->header_bytes, reply->body_bytes};
+        server_answer(server, reply->peer, reply->bytes, reply->header_bytes, &body,
+                      reply->body_bytes > 0);
+    }
+    reply_queue_clear(queue);
 }
 
 void reply_queue_clear(struct reply_queue *queue)
 {
     for (uint32_t i = 0; i < queue->count; i++)
-        close_message(&queue->replies[i]);
+        free(queue->replies[i].bytes);
     queue->count = 0;
 }

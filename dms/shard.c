@@ -2,16 +2,15 @@
 
 #include "durability.h"
 #include "handler.h"
-#include "listener.h"
 #include "random_number.h"
 #include "reply_queue.h"
 #include "scrub.h"
+#include "server.h"
 #include "store.h"
 #include "../ini/log.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,11 +19,11 @@
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
-#include <zmq.h>
 
 enum {
     ROUND = REPLY_QUEUE_MAX, /* requests between two looks at what else there is to do */
     MAX_DAMAGE_LINES = 100,
+    LINGER_MS = 200, /* for answers on their way at the end */
 };
 
 struct shard {
@@ -33,7 +32,7 @@ struct shard {
     char *endpoint;
     char *dir;
     struct store_options options;
-    struct listener *listener;
+    struct server *server;
     struct store *store;
     struct durability *durability;
     uint32_t sync_interval_ms;
@@ -50,22 +49,8 @@ struct shard {
     time_t bad_said;
     struct wire_request request;
     struct wire_reply reply;
+    struct handler_body body; /* of the reply */
     char header[WIRE_MAX_HEADER_BYTES];
-};
-
-/* The frames of one message. */
-struct frames {
-    zmq_msg_t identity, header, body;
-    bool has_body;
-    bool too_many;
-    int fd;            /* of the connection, -1: unknown */
-    size_t wire_bytes; /* of all frames */
-};
-
-/* The body of a reply under way. */
-struct reply_body {
-    zmq_msg_t message;
-    bool made;
 };
 
 int shard_new(struct shard **out, const struct shard_options *options)
@@ -101,13 +86,13 @@ int shard_new(struct shard **out, const struct shard_options *options)
         .part = shard->part,
         .max_pages = options->request_bytes / WIRE_PAGE_BYTES,
     };
-    struct listener_options listening = {
+    struct server_options serving = {
         .endpoint = shard->endpoint,
         .part = shard->part,
         .max_connections = options->max_connections,
         .max_body_bytes = options->request_bytes,
     };
-    err = listener_new(&shard->listener, &listening, why, sizeof(why));
+    err = server_new(&shard->server, &serving, why, sizeof(why));
 out:
     if (err != 0) {
         log_fatal("DMS", "%s", why);
@@ -133,148 +118,56 @@ static void complain(struct shard *shard, const char *what)
     shard->nbad = 0;
 }
 
-/* Reads one message, also one with more frames than there should be. Returns 0, -EAGAIN when none
- * waits, or another -errno. */
-static int receive(void *socket, struct frames *frames)
-{
-    zmq_msg_t *places[] = {&frames->identity, &frames->header, &frames->body};
-    int nframes = 0;
-    bool more = true;
-
-    for (; more && nframes < 3; nframes++) {
-        /* Frames of one message arrive together: only for the first there may be a wait. */
-        if (zmq_msg_recv(places[nframes], socket, nframes == 0 ? ZMQ_DONTWAIT : 0) < 0)
-            return -errno;
-        more = zmq_msg_more(places[nframes]) != 0;
-        /* The identity is not sent. */
-        if (nframes > 0)
-            frames->wire_bytes += peer_table_frame_bytes(zmq_msg_size(places[nframes]));
-    }
-    frames->has_body = nframes == 3;
-    frames->too_many = more || nframes < 2;
-    while (more) {
-        zmq_msg_t rest;
-        zmq_msg_init(&rest);
-        int got = zmq_msg_recv(&rest, socket, 0);
-        frames->wire_bytes += peer_table_frame_bytes(got < 0 ? 0 : (size_t)got);
-        more = got >= 0 && zmq_msg_more(&rest) != 0;
-        zmq_msg_close(&rest);
-        if (got < 0)
-            return -errno;
-    }
-    frames->fd = zmq_msg_get(&frames->header, ZMQ_SRCFD);
-    return 0;
-}
-
-static void *make_body(void *context, size_t len_bytes)
-{
-    struct reply_body *body = context;
-
-    if (zmq_msg_init_size(&body->message, len_bytes) != 0)
-        return NULL;
-    body->made = true;
-    return zmq_msg_data(&body->message);
-}
-
-/* Packs the reply. Returns 0 or -errno. */
-static int make_reply(struct shard *shard, struct frames *frames, struct reply_body *body,
-                      struct reply_message *reply)
+/* Sends the reply, or keeps it until what came before it is on disk. */
+static void send_reply(struct shard *shard, uint64_t peer)
 {
     ssize_t len = wire_pack_reply(&shard->reply, shard->header, sizeof(shard->header));
+    unsigned nparts = shard->reply.status == WIRE_OK ? shard->body.nparts : 0;
+    int err = len < 0 ? (int)len : 0;
 
-    if (len < 0)
-        return (int)len;
-    bool with_body = body->made && shard->reply.status == WIRE_OK;
-    peer_table_put(listener_peers(shard->listener), frames->fd,
-                   peer_table_frame_bytes((size_t)len) +
-                       (with_body ? peer_table_frame_bytes(zmq_msg_size(&body->message)) : 0));
-    if (zmq_msg_init_size(&reply->header, (size_t)len) != 0)
-        return -ENOMEM;
-    memcpy(zmq_msg_data(&reply->header), shard->header, (size_t)len);
-    zmq_msg_init(&reply->identity);
-    zmq_msg_move(&reply->identity, &frames->identity);
-    reply->has_body = with_body;
-    if (reply->has_body) {
-        zmq_msg_init(&reply->body);
-        zmq_msg_move(&reply->body, &body->message);
-    }
-    return 0;
-}
-
-/* Sends the reply, or keeps it until what came before it is on disk. */
-static void send_reply(struct shard *shard, struct frames *frames, struct reply_body *body)
-{
-    struct reply_message reply;
-    int err = make_reply(shard, frames, body, &reply);
-
+    if (err == 0 && (shard->waiting.count > 0 || durability_must_commit(shard->durability)))
+        err = reply_queue_add(&shard->waiting, peer, shard->header, (size_t)len, shard->body.parts,
+                              nparts);
+    else if (err == 0)
+        server_answer(shard->server, peer, shard->header, (size_t)len, shard->body.parts, nparts);
     if (err != 0)
-        log_error(shard->part, "cannot pack a reply: %s", strerror(-err));
-    else if (shard->waiting.count > 0 || durability_must_commit(shard->durability))
-        reply_queue_add(&shard->waiting, &reply);
-    else
-        reply_message_send(&reply, listener_socket(shard->listener));
-    if (body->made)
-        zmq_msg_close(&body->message);
+        log_error(shard->part, "cannot make a reply: %s", strerror(-err));
 }
 
-static void answer(struct shard *shard, struct frames *frames, bool refused)
+static void answer(struct shard *shard, const struct server_request *request)
 {
-    size_t identity_len = zmq_msg_size(&frames->identity);
-    size_t body_len = frames->has_body ? zmq_msg_size(&frames->body) : 0;
-    struct reply_body body = {.made = false};
-    struct handler_peer peer = {
-        .connection = wire_checksum(0, zmq_msg_data(&frames->identity), identity_len),
-        .make_body = make_body,
-        .context = &body,
-    };
-    int unpacked = wire_unpack_request(&shard->request, zmq_msg_data(&frames->header),
-                                       zmq_msg_size(&frames->header), body_len);
+    /* For the claims of an earlier start, too, another number. */
+    uint64_t connection =
+        wire_checksum(shard->handler.instance, &request->peer, sizeof(request->peer));
+    int unpacked = wire_unpack_request(&shard->request, request->header, request->header_bytes,
+                                       request->body_bytes);
 
+    shard->body.nparts = 0;
     if (unpacked != 0)
         complain(shard, strerror(-unpacked));
-    if (refused)
+    if (request->refused)
         handler_refuse(&shard->request, WIRE_UNAVAILABLE, "too many connections", &shard->reply);
     else
-        handler_answer(&shard->handler, &shard->request, unpacked, zmq_msg_data(&frames->body),
-                       &peer, &shard->reply);
-    send_reply(shard, frames, &body);
+        handler_answer(&shard->handler, &shard->request, unpacked, request->body, connection,
+                       &shard->reply, &shard->body);
+    send_reply(shard, request->peer);
 }
 
-static void take_up(struct shard *shard, struct frames *frames)
-{
-    struct peer_table *peers = listener_peers(shard->listener);
-    enum peer_standing standing = peer_table_take(peers, frames->fd, frames->wire_bytes);
-
-    if (standing == PEER_CLOSING)
-        return;
-    if (frames->too_many)
-        complain(shard, "the wrong number of frames");
-    else
-        answer(shard, frames, standing == PEER_REFUSED);
-}
-
-/* Answers what waits. Returns how many requests that was, ROUND if there may be more, or -errno. */
+/* Answers what waits. Returns how many requests that was; ROUND: there may be more. */
 static int serve_round(struct shard *shard)
 {
-    void *socket = listener_socket(shard->listener);
+    struct server_request request;
     int count = 0;
-    int err = 0;
 
-    for (; err == 0 && count < ROUND && store_failure(shard->store) == 0; count++) {
-        struct frames frames = {.fd = -1};
-        zmq_msg_init(&frames.identity);
-        zmq_msg_init(&frames.header);
-        zmq_msg_init(&frames.body);
-        err = receive(socket, &frames);
-        if (err == 0)
-            take_up(shard, &frames);
-        zmq_msg_close(&frames.identity);
-        zmq_msg_close(&frames.header);
-        zmq_msg_close(&frames.body);
+    while (count < ROUND && store_failure(shard->store) == 0 &&
+           server_next(shard->server, &request)) {
+        count++;
+        if (request.too_many)
+            complain(shard, "the wrong number of frames");
+        else
+            answer(shard, &request);
     }
-    if (err == -EAGAIN)
-        return count - 1;
-    return err != 0 && err != -EINTR ? err : ROUND;
+    return count;
 }
 
 /* Makes sure of what was done and sends the replies that wait for it. Returns how many, or -errno.
@@ -287,7 +180,7 @@ static int commit(struct shard *shard)
     if (err != 0)
         reply_queue_clear(&shard->waiting);
     else
-        reply_queue_send(&shard->waiting, listener_socket(shard->listener));
+        reply_queue_send(&shard->waiting, shard->server);
     return err != 0 ? err : count;
 }
 
@@ -305,42 +198,30 @@ static int sooner(int a_ms, int b_ms)
     return b_ms >= 0 && (a_ms < 0 || b_ms < a_ms) ? b_ms : a_ms;
 }
 
-/* Its descriptor tells of news once: whoever waits for it must have tried to receive just before,
- * and sent nothing since. zmq_poll() would be simpler, and asks the kernel five times as often. */
 static int serve(struct shard *shard)
 {
-    struct peer_table *peers = listener_peers(shard->listener);
-    struct pollfd fds[] = {{-1, POLLIN, 0},
-                           {shard->stop_fd, POLLIN, 0},
-                           {durability_fd(shard->durability), POLLIN, 0},
-                           {peer_table_fd(peers), POLLIN, 0}};
-    size_t size = sizeof(fds[0].fd);
+    int err = server_watch(shard->server, shard->stop_fd);
 
-    if (zmq_getsockopt(listener_socket(shard->listener), ZMQ_FD, &fds[0].fd, &size) != 0)
-        return -errno;
-    while (!atomic_load(&shard->stopping)) {
+    if (err == 0)
+        err = server_watch(shard->server, durability_fd(shard->durability));
+    while (err == 0 && !atomic_load(&shard->stopping)) {
         int served = serve_round(shard);
-        if (served < 0)
-            return served;
         int sent = commit(shard);
         if (sent < 0)
             return sent;
-        peer_table_follow(peers);
-        peer_table_judge(peers, served < ROUND);
-        int measure_ms = peer_table_measure(peers);
         int timeout_ms;
-        int err = durability_turn(shard->durability, &timeout_ms);
+        err = durability_turn(shard->durability, &timeout_ms);
         if (err != 0)
             return err;
         /* After the end of a round: there is nothing to give back while one is under way. */
         bool more_work = store_work(shard->store);
-        timeout_ms = sooner(timeout_ms, measure_ms);
+        timeout_ms = sooner(timeout_ms, server_turn(shard->server));
         timeout_ms = sooner(timeout_ms, scrub_turn(&shard->scrub, now_us()));
-        bool idle = served < ROUND && sent == 0 && !more_work;
-        if (idle && poll(fds, 4, timeout_ms) < 0 && errno != EINTR)
-            return -errno;
+        err = server_wait(shard->server, served == ROUND || more_work ? 0 : timeout_ms);
     }
-    return 0;
+    if (err == 0)
+        server_end(shard->server, LINGER_MS);
+    return err;
 }
 
 static void report(const struct shard *shard, const struct store_report *found, double seconds)
@@ -521,7 +402,7 @@ void shard_destroy(struct shard **shard)
 {
     if (*shard == NULL)
         return;
-    listener_destroy(&(*shard)->listener);
+    server_destroy(&(*shard)->server);
     if ((*shard)->stop_fd >= 0)
         close((*shard)->stop_fd);
     free((*shard)->endpoint);

@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 struct store;
 
@@ -124,11 +125,13 @@ int store_locate(struct store *store, uint64_t id, uint64_t epoch, struct wire_p
                  uint32_t npages, struct store_found *found, uint64_t *bad)
     __attribute__((warn_unused_result));
 
-/* Copies their bytes, found->body_bytes of them, to BODY; nothing may have changed since
- * store_locate(). -EBADMSG: page *BAD is damaged. */
-int store_read(const struct store *store, const struct wire_page *pages, uint32_t npages,
-               const struct store_found *found, void *body, uint64_t *bad)
-    __attribute__((warn_unused_result));
+/* Where their bytes are, found->body_bytes of them, in NPARTS (at most NPAGES) parts: until the
+ * store is used again; nothing may have changed since store_locate(). They were checked; what the
+ * disk makes of them afterwards is for whoever gets them to check again. -EBADMSG: page *BAD is
+ * damaged. */
+int store_view(const struct store *store, const struct wire_page *pages, uint32_t npages,
+               const struct store_found *found, struct iovec *parts, unsigned *nparts,
+               uint64_t *bad) __attribute__((warn_unused_result));
 
 /* Drops the pages in the ranges that were stored with at most this SEQUENCE. */
 int store_drop(struct store *store, uint64_t id, uint64_t epoch, uint64_t sequence,

@@ -66,22 +66,29 @@ int store_locate(struct store *store, uint64_t id, uint64_t epoch, struct wire_p
     return 0;
 }
 
-int store_read(const struct store *store, const struct wire_page *pages, uint32_t npages,
-               const struct store_found *found, void *body, uint64_t *bad)
+int store_view(const struct store *store, const struct wire_page *pages, uint32_t npages,
+               const struct store_found *found, struct iovec *parts, unsigned *nparts,
+               uint64_t *bad)
 {
-    char *to = body;
+    unsigned count = 0;
 
+    *nparts = 0;
     for (uint32_t i = 0; i < npages; i++) {
         if (found->refs[i] == 0)
             continue;
-        /* Checked after it was copied: what is sent is what was checked. */
-        memcpy(to, slot_pool_bytes(store->pool, found->refs[i]), pages[i].length_bytes);
-        if (wire_checksum(pages[i].page, to, pages[i].length_bytes) != pages[i].checksum) {
+        const char *bytes = slot_pool_bytes(store->pool, found->refs[i]);
+        size_t len = pages[i].length_bytes;
+        if (wire_checksum(pages[i].page, bytes, len) != pages[i].checksum) {
             *bad = pages[i].page;
             return -EBADMSG;
         }
-        to += pages[i].length_bytes;
+        struct iovec *last = count == 0 ? NULL : &parts[count - 1];
+        if (last != NULL && (char *)last->iov_base + last->iov_len == bytes)
+            last->iov_len += len;
+        else
+            parts[count++] = (struct iovec){(void *)(uintptr_t)bytes, len};
     }
+    *nparts = count;
     return 0;
 }
 

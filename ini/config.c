@@ -13,11 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_REASON_BYTES = 128, MAX_NAME_BYTES = 32 };
+enum { MAX_REASON_BYTES = CONFIG_REASON_BYTES, MAX_NAME_BYTES = 32, MAX_OPERANDS = 2 };
 
-#define MODES_ALLOWED "client, dms or check"
+#define MODES_ALLOWED "client, dms, check, limit or status"
 
-static const char *const mode_names[] = {"client", "dms", "check"};
+static const char *const mode_names[] = {"client", "dms", "check", "limit", "status"};
 
 /* The command line, taken apart but not yet looked at. */
 struct words {
@@ -26,7 +26,9 @@ struct words {
     const char *mode;
     const char *config_path;
     bool help, version, repair;
-    char **program; /* what follows "--", NULL where there is none */
+    char **program;                     /* what follows "--", NULL where there is none */
+    const char *operands[MAX_OPERANDS]; /* what is no option, before "--" */
+    size_t noperands;                   /* of which only so many are kept */
 };
 
 struct error {
@@ -51,9 +53,6 @@ static int next_word(const struct words *words, int *at, char *name, const char 
 {
     const char *word = words->argv[(*at)++];
 
-    if (word[0] != '-')
-        return fail(error, "edm: unexpected argument '%s': the program and its arguments follow --",
-                    word);
     if (strncmp(word, "--", 2) != 0)
         return fail(error, "edm: unknown option %s: see edm --help", word);
     const char *equals = strchr(word, '=');
@@ -80,6 +79,13 @@ static int take_value(const struct words *words, int *at, const char *name, cons
     return 0;
 }
 
+static void take_operand(struct words *words, const char *word)
+{
+    if (words->noperands < MAX_OPERANDS)
+        words->operands[words->noperands] = word;
+    words->noperands++;
+}
+
 static int take_flag(const char *name, const char *value, bool *flag, struct error error)
 {
     if (value != NULL)
@@ -94,7 +100,9 @@ static const struct config_option *find_option(const char *name, const enum conf
     if (mode != NULL)
         return config_option_by_name(name, *mode);
     const struct config_option *option = config_option_by_name(name, CONFIG_MODE_CLIENT);
-    return option != NULL ? option : config_option_by_name(name, CONFIG_MODE_DMS);
+    if (option == NULL)
+        option = config_option_by_name(name, CONFIG_MODE_DMS);
+    return option != NULL ? option : config_option_by_name(name, CONFIG_MODE_LIMIT);
 }
 
 static int scan_value(struct words *words, int *at, const char *name, const char *value,
@@ -126,6 +134,10 @@ static int scan_words(struct words *words, struct error error)
             words->program = words->argv + at + 1;
             words->argc = at;
             break;
+        }
+        if (words->argv[at][0] != '-') {
+            take_operand(words, words->argv[at++]);
+            continue;
         }
         err = next_word(words, &at, name, &value, error);
         if (err != 0)
@@ -183,11 +195,10 @@ static int store_word(struct config *config, const char *name, const char *value
     const struct config_option *option = find_option(name, &config->mode);
     char reason[MAX_REASON_BYTES];
 
-    if (option == NULL) {
-        bool client = config_option_by_name(name, CONFIG_MODE_CLIENT) != NULL;
+    if (option == NULL)
         return fail(error, "edm: --%s is an option of --mode=%s, not of --mode=%s", name,
-                    client ? "client" : "dms", mode_names[config->mode]);
-    }
+                    mode_names[config_option_mode(find_option(name, NULL))],
+                    mode_names[config->mode]);
     config_option_forget(option, config);
     int err = config_option_store(option, config, value, reason, sizeof(reason));
     if (err == -ENOMEM)
@@ -206,6 +217,10 @@ static int store_words(const struct words *words, struct config *config, struct 
     while (err == 0 && at < words->argc) {
         char name[MAX_NAME_BYTES];
         const char *value = NULL;
+        if (words->argv[at][0] != '-') {
+            at++;
+            continue;
+        }
         err = next_word(words, &at, name, &value, error);
         if (err != 0)
             break;
@@ -254,18 +269,52 @@ static int check_dms(const struct dms_config *dms, struct error error)
     return 0;
 }
 
+static bool asks(enum config_mode mode)
+{
+    return mode == CONFIG_MODE_LIMIT || mode == CONFIG_MODE_STATUS;
+}
+
+/* --mode=limit REGION SIZE, --mode=status [REGION]; what follows "--" may begin with a dash. */
+static int check_asking(struct config *config, struct words *words, struct error error)
+{
+    bool limit = config->mode == CONFIG_MODE_LIMIT;
+    const char *usage = limit ? "limit [options] REGION SIZE" : "status [options] [REGION]";
+    char why[MAX_REASON_BYTES];
+    uint64_t bytes;
+
+    for (char **word = words->program; word != NULL && *word != NULL; word++)
+        take_operand(words, *word);
+    if (words->noperands > (limit ? 2 : 1))
+        return fail(error, "edm: too many arguments: edm --mode=%s", usage);
+    if (limit && words->noperands < 2)
+        return fail(error, "edm: no %s: edm --mode=%s", words->noperands == 0 ? "region" : "size",
+                    usage);
+    config->ask.region = words->operands[0];
+    config->ask.size = words->operands[1];
+    if (words->noperands > 0 && !config_is_region(config->ask.region))
+        return fail(error, "edm: bad value '%s' for REGION: a name of %s, or a process id",
+                    config->ask.region,
+                    config_option_by_name("region", CONFIG_MODE_CLIENT)->allowed);
+    if (limit && config_parse_local(config->ask.size, &bytes, why, sizeof(why)) != 0)
+        return fail(error, "edm: bad value '%s' for SIZE: %s", config->ask.size, why);
+    return 0;
+}
+
 static int check_flags(const struct config *config, const struct words *words, struct error error)
 {
+    if (words->noperands > 0 && !asks(config->mode))
+        return fail(error, "edm: unexpected argument '%s': the program and its arguments follow --",
+                    words->operands[0]);
     if (words->repair && config->mode != CONFIG_MODE_CHECK)
         return fail(error, "edm: --repair is an option of --mode=check, not of --mode=%s",
                     mode_names[config->mode]);
-    if (words->program != NULL && config->mode != CONFIG_MODE_CLIENT)
+    if (words->program != NULL && config->mode != CONFIG_MODE_CLIENT && !asks(config->mode))
         return fail(error, "edm: --mode=%s runs no program: nothing may follow --",
                     mode_names[config->mode]);
     return 0;
 }
 
-static int read_all(struct config *config, const struct words *words, struct error error)
+static int read_all(struct config *config, struct words *words, struct error error)
 {
     int err = check_flags(config, words, error);
 
@@ -281,14 +330,15 @@ static int read_all(struct config *config, const struct words *words, struct err
         err = check_client(&config->client, words, error);
     if (err == 0 && config->mode == CONFIG_MODE_DMS)
         err = check_dms(&config->dms, error);
+    if (err == 0 && asks(config->mode))
+        err = check_asking(config, words, error);
     return err;
 }
 
-enum config_result config_read(struct config *out, int argc, char **argv, char *error_text,
-                               size_t error_cap)
+static enum config_result read_command(struct config *out, int argc, char **argv,
+                                       struct error error)
 {
     struct words words = {.argc = argc, .argv = argv};
-    struct error error = {.text = error_text, .cap = error_cap};
 
     memset(out, 0, sizeof(*out));
     if (scan_words(&words, error) != 0)
@@ -311,6 +361,19 @@ enum config_result config_read(struct config *out, int argc, char **argv, char *
         return CONFIG_RUN;
     config_clear(out);
     return CONFIG_BAD;
+}
+
+enum config_result config_read(struct config *out, int argc, char **argv, char *error,
+                               size_t error_cap)
+{
+    enum config_result result =
+        read_command(out, argc, argv, (struct error){.text = error, .cap = error_cap});
+
+    /* One line, whatever bytes were in a value that is repeated in it. */
+    for (char *at = error; result == CONFIG_BAD && *at != '\0'; at++)
+        if ((unsigned char)*at < ' ' || *at == 0x7f)
+            *at = ' ';
+    return result;
 }
 
 void config_clear(struct config *config)

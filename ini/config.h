@@ -15,9 +15,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum config_mode { CONFIG_MODE_CLIENT, CONFIG_MODE_DMS, CONFIG_MODE_CHECK };
+enum config_mode {
+    CONFIG_MODE_CLIENT,
+    CONFIG_MODE_DMS,
+    CONFIG_MODE_CHECK,
+    CONFIG_MODE_LIMIT,
+    CONFIG_MODE_STATUS,
+};
 
-enum { CONFIG_MAX_SHARDS = 64 };
+enum { CONFIG_MAX_SHARDS = 64, CONFIG_REASON_BYTES = 128 };
 
 struct client_config {
     char *dms[CONFIG_MAX_SHARDS];           /* endpoints, checked; owned */
@@ -50,9 +56,17 @@ struct dms_config {
     uint64_t scrub_bytes; /* read again a second, by all shards together; 0: nothing */
 };
 
+/* --mode=limit and --mode=status: which running client is asked for what. */
+struct ask_config {
+    const char *region; /* its region's name, or its pid; NULL (status only): all; not owned */
+    const char *size;   /* limit only: a good value for --local; not owned */
+    uint32_t wait_s;    /* limit only: how long to wait until the budget is kept */
+};
+
 struct config {
     enum config_mode mode;
     struct client_config client;
+    struct ask_config ask;
     struct dms_config dms; /* --mode=check: only the directory counts */
     bool repair;           /* --mode=check */
     char *log_path;        /* NULL: see log_open(); owned */
@@ -71,6 +85,10 @@ void config_clear(struct config *config);
 /* "256M", "2G", "4096", "1.5G" (K M G T, powers of 1024, an optional B or iB) and, where
  * PERCENT_OF_BYTES is not 0, "50%". Returns 0 or -EINVAL. */
 int config_parse_size(const char *text, uint64_t percent_of_bytes, uint64_t *out_bytes)
+    __attribute__((warn_unused_result));
+
+/* A local budget as --local takes it. 0, or -EINVAL with what is allowed in WHY. */
+int config_parse_local(const char *text, uint64_t *out_bytes, char *why, size_t why_cap)
     __attribute__((warn_unused_result));
 
 /* Checks "tcp://host:port" (port 1 to 65535) or "ipc://path" (path of at most 100 bytes).

@@ -96,9 +96,10 @@ static bool find_section(struct reading *reading, const char *name, enum config_
     }
     if (*name == '\0')
         fail(reading, -EINVAL,
-             "a key before the first section: sections are [client], [dms], [log]");
+             "a key before the first section: sections are [client], [dms], [limit], [log]");
     else
-        fail(reading, -EINVAL, "unknown section [%s]: sections are [client], [dms], [log]", name);
+        fail(reading, -EINVAL, "unknown section [%s]: sections are [client], [dms], [limit], [log]",
+             name);
     return false;
 }
 

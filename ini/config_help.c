@@ -23,6 +23,9 @@ static void print_usage(FILE *out, enum config_mode mode)
         "  edm --mode=client [options] -- PROG ARGS   run a program on paged memory\n",
         "  edm --mode=dms    [options]                serve pages\n",
         "  edm --mode=check  [options]                look for damage in the files of a DMS\n",
+        "  edm --mode=limit  [options] REGION SIZE    change the local budget of a running "
+        "client\n",
+        "  edm --mode=status [options] [REGION]       say what clients run\n",
     };
 
     fputs(usage[mode], out);
@@ -34,6 +37,15 @@ static void print_check(FILE *out)
           "        make a damaged store servable and say what was lost; without it nothing is "
           "changed\n",
           out);
+}
+
+static void print_operands(FILE *out, enum config_mode mode)
+{
+    if (mode == CONFIG_MODE_LIMIT || mode == CONFIG_MODE_STATUS)
+        fputs("  REGION  a region's name, or the process id of the client that runs it\n", out);
+    if (mode == CONFIG_MODE_LIMIT)
+        fprintf(out, "  SIZE    the new budget: %s\n",
+                config_option_by_name("local", CONFIG_MODE_CLIENT)->allowed);
 }
 
 static void print_common(FILE *out)
@@ -49,14 +61,16 @@ static void print_common(FILE *out)
 
 void config_help_mode(FILE *out, enum config_mode mode)
 {
-    static const char *const names[] = {"client", "dms", "check"};
+    static const char *const names[] = {"client", "dms", "check", "limit", "status"};
 
     fputs("Usage:\n", out);
     print_usage(out, mode);
-    fprintf(out,
-            "\nOptions of --mode=%s (below each: section and key of the ini file, what is "
-            "allowed):\n",
-            names[mode]);
+    print_operands(out, mode);
+    if (mode != CONFIG_MODE_STATUS)
+        fprintf(out,
+                "\nOptions of --mode=%s (below each: section and key of the ini file, what is "
+                "allowed):\n",
+                names[mode]);
     for (size_t i = 0; i < config_noptions; i++)
         if (config_options[i].section != CONFIG_SECTION_LOG &&
             config_option_in_mode(&config_options[i], mode))
@@ -72,6 +86,8 @@ void config_help_all(FILE *out)
     print_usage(out, CONFIG_MODE_CLIENT);
     print_usage(out, CONFIG_MODE_DMS);
     print_usage(out, CONFIG_MODE_CHECK);
+    print_usage(out, CONFIG_MODE_LIMIT);
+    print_usage(out, CONFIG_MODE_STATUS);
     fputs("\nOptions are written --option=VALUE or --option VALUE. Below each: section and key of "
           "the\nini file, what is allowed, what holds without it.\n",
           out);
@@ -81,5 +97,7 @@ void config_help_all(FILE *out)
     print_section(out, CONFIG_SECTION_DMS);
     fputs("\nOptions of --mode=check (and --data, as above):\n", out);
     print_check(out);
+    fputs("\nOptions of --mode=limit:\n", out);
+    print_section(out, CONFIG_SECTION_LIMIT);
     print_common(out);
 }

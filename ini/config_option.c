@@ -19,7 +19,7 @@ enum { PAGE_BYTES = 4096, MAX_REGION_BYTES = 128 };
 #define ADDRESS_ALLOWED "an address such as 0x7f0000000000, a multiple of 4096"
 #define ENDPOINT_ALLOWED "tcp://HOST:PORT or ipc://PATH"
 
-const char *const config_section_names[CONFIG_NSECTIONS] = {"client", "dms", "log"};
+const char *const config_section_names[CONFIG_NSECTIONS] = {"client", "dms", "limit", "log"};
 
 const struct config_option config_options[] = {
     {.name = "dms",
@@ -46,7 +46,7 @@ const struct config_option config_options[] = {
      .key = "region",
      .argument = "NAME",
      .help = "name of the program's memory in the store",
-     .allowed = "1 to 128 letters, digits or any of . _ : @ / + -",
+     .allowed = "1 to 128 letters, digits or any of . _ : @ + -",
      .fallback = "generated, and said in the log",
      .kind = CONFIG_KIND_REGION,
      .offset = offsetof(struct config, client.region)},
@@ -249,6 +249,16 @@ const struct config_option config_options[] = {
      .value = "8M",
      .kind = CONFIG_KIND_SIZE,
      .offset = offsetof(struct config, dms.scrub_bytes)},
+    {.name = "wait",
+     .section = CONFIG_SECTION_LIMIT,
+     .key = "wait",
+     .argument = "SECONDS",
+     .help = "how long to wait until what is resident is within the new budget",
+     .allowed = "a number of seconds from 0 to 86400",
+     .value = "60",
+     .kind = CONFIG_KIND_NUMBER,
+     .offset = offsetof(struct config, ask.wait_s),
+     .max = 86400},
     {.name = "log-level",
      .section = CONFIG_SECTION_LOG,
      .key = "level",
@@ -274,15 +284,17 @@ const size_t config_noptions = sizeof(config_options) / sizeof(config_options[0]
 _Static_assert(sizeof(config_options) / sizeof(config_options[0]) <= CONFIG_MAX_OPTIONS,
                "readers keep a bit for each option");
 
+enum config_mode config_option_mode(const struct config_option *option)
+{
+    return option->section == CONFIG_SECTION_DMS     ? CONFIG_MODE_DMS
+           : option->section == CONFIG_SECTION_LIMIT ? CONFIG_MODE_LIMIT
+                                                     : CONFIG_MODE_CLIENT;
+}
+
 bool config_option_in_mode(const struct config_option *option, enum config_mode mode)
 {
-    if (mode == CONFIG_MODE_CHECK && option->in_check)
-        return true;
-    if (mode == CONFIG_MODE_CHECK)
-        return option->section == CONFIG_SECTION_LOG;
-    return option->section == CONFIG_SECTION_LOG ||
-           option->section ==
-               (mode == CONFIG_MODE_CLIENT ? CONFIG_SECTION_CLIENT : CONFIG_SECTION_DMS);
+    return option->section == CONFIG_SECTION_LOG || config_option_mode(option) == mode ||
+           (mode == CONFIG_MODE_CHECK && option->in_check);
 }
 
 const struct config_option *config_option_by_name(const char *name, enum config_mode mode)
@@ -328,15 +340,13 @@ static int store_string(char **out, const char *text)
     return 0;
 }
 
-static int store_region(char **out, const char *text)
+bool config_is_region(const char *text)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                  "0123456789._:@/+-";
+                                  "0123456789._:@+-";
     size_t len = strlen(text);
 
-    if (len == 0 || len > MAX_REGION_BYTES || strspn(text, letters) != len)
-        return -EINVAL;
-    return store_string(out, text);
+    return len > 0 && len <= MAX_REGION_BYTES && strspn(text, letters) == len;
 }
 
 static int store_size(const struct config_option *option, uint64_t *out, const char *text)
@@ -349,6 +359,15 @@ static int store_size(const struct config_option *option, uint64_t *out, const c
         return -EINVAL;
     *out = bytes;
     return 0;
+}
+
+int config_parse_local(const char *text, uint64_t *out_bytes, char *why, size_t why_cap)
+{
+    const struct config_option *option = config_option_by_name("local", CONFIG_MODE_CLIENT);
+    int err = store_size(option, out_bytes, text);
+
+    snprintf(why, why_cap, "%s", err == 0 ? "" : option->allowed);
+    return err;
 }
 
 static int store_number(const struct config_option *option, uint32_t *out, const char *text)
@@ -471,7 +490,7 @@ int config_option_store(const struct config_option *option, struct config *confi
     case CONFIG_KIND_PATH:
         return *text == '\0' ? -EINVAL : store_string(place, text);
     case CONFIG_KIND_REGION:
-        return store_region(place, text);
+        return config_is_region(text) ? store_string(place, text) : -EINVAL;
     case CONFIG_KIND_SIZE:
     case CONFIG_KIND_MEMORY:
         return store_size(option, place, text);

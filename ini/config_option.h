@@ -14,9 +14,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum config_section { CONFIG_SECTION_CLIENT, CONFIG_SECTION_DMS, CONFIG_SECTION_LOG };
+enum config_section {
+    CONFIG_SECTION_CLIENT,
+    CONFIG_SECTION_DMS,
+    CONFIG_SECTION_LIMIT,
+    CONFIG_SECTION_LOG
+};
 
-enum { CONFIG_NSECTIONS = 3, CONFIG_MAX_OPTIONS = 64 };
+enum { CONFIG_NSECTIONS = 4, CONFIG_MAX_OPTIONS = 64 };
 
 enum config_kind {
     CONFIG_KIND_PATH,
@@ -57,6 +62,12 @@ const struct config_option *config_option_by_name(const char *name, enum config_
 const struct config_option *config_option_by_key(enum config_section section, const char *key);
 
 bool config_option_in_mode(const struct config_option *option, enum config_mode mode);
+
+/* The mode whose option OPTION is; any for those of [log]. */
+enum config_mode config_option_mode(const struct config_option *option);
+
+/* Whether TEXT can be a region's name. */
+bool config_is_region(const char *text);
 
 /* Stores TEXT, which is in the form of OPTION's kind. A list grows by what TEXT holds; anything
  * else is replaced. -EINVAL: not allowed; REASON then says why in more detail than option->allowed

@@ -14,6 +14,7 @@ enum {
 };
 
 static const char PING[] = "\4PING", PONG[] = "\4PONG", READY[] = "\5READY", ERROR[] = "\5ERROR";
+static const char SOCKET_TYPE[] = "Socket-Type";
 
 void zmtp_greeting(unsigned char out[ZMTP_GREETING_BYTES])
 {
@@ -76,17 +77,30 @@ static size_t begin_command(unsigned char *out, size_t len_bytes)
     return zmtp_frame_begin(out, ZMTP_COMMAND, len_bytes);
 }
 
-size_t zmtp_ready(unsigned char out[ZMTP_READY_BYTES])
+/* A property: the length of its name in a byte, the name, that of its value in four, the value. */
+static size_t put_property(unsigned char *out, const char *name, const char *value)
 {
-    /* Each property: the length of its name in a byte, the name, that of its value in four. */
-    static const char body[] = "\5READY"
-                               "\13Socket-Type\0\0\0\6DEALER"
-                               "\10Identity\0\0\0";
-    /* The last byte of the last length is the string's own end. */
-    size_t begin = begin_command(out, sizeof(body));
+    size_t name_len = strlen(name), value_len = strlen(value);
 
-    memcpy(out + begin, body, sizeof(body));
-    return begin + sizeof(body);
+    out[0] = (unsigned char)name_len;
+    memcpy(out + 1, name, name_len);
+    memset(out + 1 + name_len, 0, 3);
+    out[4 + name_len] = (unsigned char)value_len;
+    memcpy(out + 5 + name_len, value, value_len);
+    return 5 + name_len + value_len;
+}
+
+size_t zmtp_ready(unsigned char out[ZMTP_READY_BYTES], const char *type)
+{
+    unsigned char body[ZMTP_READY_BYTES];
+    size_t len = strlen(READY);
+
+    memcpy(body, READY, len);
+    len += put_property(body + len, SOCKET_TYPE, type);
+    len += put_property(body + len, "Identity", "");
+    size_t begin = begin_command(out, len);
+    memcpy(out + begin, body, len);
+    return begin + len;
 }
 
 size_t zmtp_ping(unsigned char out[ZMTP_PING_BYTES])
@@ -129,14 +143,8 @@ enum zmtp_command zmtp_command(const unsigned char *body, size_t len_bytes)
     return begins_with(body, len_bytes, ERROR) ? ZMTP_ERROR : ZMTP_OTHER;
 }
 
-static int is_router(const unsigned char *value, size_t len_bytes)
+int zmtp_check_ready(const unsigned char *body, size_t len_bytes, const char *type)
 {
-    return len_bytes == 6 && memcmp(value, "ROUTER", 6) == 0;
-}
-
-int zmtp_check_ready(const unsigned char *body, size_t len_bytes)
-{
-    static const char type[] = "Socket-Type";
     size_t at = strlen(READY);
 
     if (zmtp_command(body, len_bytes) != ZMTP_READY)
@@ -153,8 +161,11 @@ int zmtp_check_ready(const unsigned char *body, size_t len_bytes)
         if (value_len > len_bytes - at)
             return -EPROTO;
         /* Names are compared without regard to case. */
-        if (name_len == strlen(type) && strncasecmp((const char *)name, type, name_len) == 0)
-            return is_router(body + at, (size_t)value_len) ? 0 : -ENOTSUP;
+        if (name_len == strlen(SOCKET_TYPE) &&
+            strncasecmp((const char *)name, SOCKET_TYPE, name_len) == 0)
+            return value_len == strlen(type) && memcmp(body + at, type, strlen(type)) == 0
+                       ? 0
+                       : -ENOTSUP;
         at += (size_t)value_len;
     }
     return -ENOTSUP;

@@ -1,6 +1,6 @@
 /*
- * zmtp: the ZeroMQ message transport protocol as a DEALER speaks it, bytes only: no sockets, no
- * memory of its own. Version 3.1 with the NULL mechanism
+ * zmtp: the ZeroMQ message transport protocol as a DEALER and a ROUTER speak it, bytes only: no
+ * sockets, no memory of its own. Version 3.1 with the NULL mechanism
  * (https://rfc.zeromq.org/spec/37/; 3.0, https://rfc.zeromq.org/spec/23/, is the same here).
  *
  * A connection begins with a greeting of fixed length each way, then a READY command each way; what
@@ -45,17 +45,18 @@ size_t zmtp_frame_begin(unsigned char *out, uint8_t flags, uint64_t len_bytes);
 int zmtp_frame_read(const unsigned char *in, size_t have, struct zmtp_frame *out)
     __attribute__((warn_unused_result));
 
-/* Whole frames. They return their lengths. PONG answers the PING whose body is given. */
-size_t zmtp_ready(unsigned char out[ZMTP_READY_BYTES]);
+/* Whole frames. They return their lengths. READY says of what TYPE the socket is, "DEALER" or
+ * "ROUTER"; PONG answers the PING whose body is given. */
+size_t zmtp_ready(unsigned char out[ZMTP_READY_BYTES], const char *type);
 size_t zmtp_ping(unsigned char out[ZMTP_PING_BYTES]);
 size_t zmtp_pong(unsigned char out[ZMTP_PING_BYTES], const unsigned char *ping, size_t len_bytes);
 
 /* What the body of a command says it is. */
 enum zmtp_command zmtp_command(const unsigned char *body, size_t len_bytes);
 
-/* Whether the body of a READY command says that the peer is a ROUTER, as a shard is. 0, -EPROTO
+/* Whether the body of a READY command says that the peer's socket is of that TYPE. 0, -EPROTO
  * (garbled) or -ENOTSUP (another type). */
-int zmtp_check_ready(const unsigned char *body, size_t len_bytes)
+int zmtp_check_ready(const unsigned char *body, size_t len_bytes, const char *type)
     __attribute__((warn_unused_result));
 
 #endif

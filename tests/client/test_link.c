@@ -131,7 +131,7 @@ static void hear_first_words(struct fixture *fixture)
 {
     unsigned char heard[ZMTP_GREETING_BYTES + ZMTP_READY_BYTES], expected[sizeof heard];
     zmtp_greeting(expected);
-    size_t len = ZMTP_GREETING_BYTES + zmtp_ready(expected + ZMTP_GREETING_BYTES);
+    size_t len = ZMTP_GREETING_BYTES + zmtp_ready(expected + ZMTP_GREETING_BYTES, "DEALER");
     hear(fixture, heard, len);
     assert_memory_equal(heard, expected, len);
 }
@@ -150,7 +150,7 @@ static void connect_both(struct fixture *fixture)
     assert_int_equal(fixture->news, before + 1);
 }
 
-static bool receive(struct fixture *fixture, struct link_message *message)
+static bool receive(struct fixture *fixture, struct connection_message *message)
 {
     for (int i = 0; i < STEPS && link_is_up(fixture->link); i++) {
         if (link_receive(fixture->link, message))
@@ -163,7 +163,7 @@ static bool receive(struct fixture *fixture, struct link_message *message)
 /* Until the link has given its connection up. */
 static void wait_for_loss(struct fixture *fixture, const char *why)
 {
-    struct link_message message;
+    struct connection_message message;
     char sink[256];
     for (int i = 0; link_pollfd(fixture->link).fd >= 0; i++) {
         assert_true(i < STEPS);
@@ -232,7 +232,7 @@ static void test_messages_in_pieces(void **state)
     take_up(fixture);
     int received = 0;
     while (at < len || received < MESSAGES) {
-        struct link_message message;
+        struct connection_message message;
         size_t part = 1 + (size_t)(test_random(&seed) % (received % 2 ? 30 : 9000));
         if (part > len - at)
             part = len - at;
@@ -310,7 +310,7 @@ static void test_ping_is_answered(void **state)
     unsigned char heard[sizeof pong - 1];
     connect_both(fixture);
     say(fixture, ping, sizeof ping - 1);
-    struct link_message message;
+    struct connection_message message;
     for (int i = 0; i < 3; i++) {
         step(fixture);
         assert_false(link_receive(fixture->link, &message));
@@ -331,7 +331,7 @@ static void test_silence(void **state)
         hear(fixture, heard, len);
         assert_memory_equal(heard, ping, len);
         say(fixture, "\4\5\4PONG", 7);
-        struct link_message message;
+        struct connection_message message;
         for (int j = 0; j < 3; j++) {
             step(fixture);
             assert_false(link_receive(fixture->link, &message));
@@ -352,7 +352,7 @@ static void test_clock_jumps(void **state)
 {
     struct fixture *fixture = *state;
     unsigned char out[16];
-    struct link_message message;
+    struct connection_message message;
     connect_both(fixture);
     fixture->now_us += 6 * SECOND_US;
     step(fixture); /* asks */
@@ -369,7 +369,7 @@ static void test_clock_jumps(void **state)
 static void test_connects_again(void **state)
 {
     struct fixture *fixture = *state;
-    struct link_message message;
+    struct connection_message message;
     unsigned char out[16];
     connect_both(fixture);
     /* Half a message is no message. */
@@ -555,7 +555,7 @@ static void test_noise(void **state)
             words[test_random(&seed) % 120] ^= (unsigned char)test_random(&seed);
         say(fixture, words, len);
         shutdown(fixture->peer, SHUT_WR);
-        struct link_message message;
+        struct connection_message message;
         for (int i = 0; link_pollfd(fixture->link).fd >= 0; i++) {
             assert_true(i < STEPS);
             while (link_receive(fixture->link, &message))

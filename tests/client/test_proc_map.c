@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -259,6 +260,47 @@ static void *be_thread(void *arg)
     return arg;
 }
 
+static atomic_bool may_sleep;
+static atomic_int spinner_tid;
+
+static void *spin_then_sleep(void *arg)
+{
+    spinner_tid = gettid();
+    while (!may_sleep)
+        ;
+    while (sem_wait(arg))
+        ;
+    return NULL;
+}
+
+/* What a thread began to do before it was seen asleep it has done; of one that never sleeps nobody
+ * can say. */
+static void test_passed(void **state)
+{
+    (void)state;
+    struct proc_map *map;
+    pthread_t thread;
+    sem_t may_end;
+    assert_int_equal(proc_map_open(&map, getpid()), 0);
+    sem_init(&may_end, 0, 0);
+    assert_int_equal(pthread_create(&thread, NULL, spin_then_sleep, &may_end), 0);
+    while (!spinner_tid)
+        usleep(100);
+    assert_int_equal(proc_map_passed(map, 5, gettid()), 0);
+    assert_int_equal(proc_map_passed(map, 6, gettid()), 0);
+    may_sleep = true;
+    for (int i = 0; proc_map_passed(map, 7, gettid()) != 7; i++) {
+        assert_true(i < 10000);
+        usleep(1000);
+    }
+    /* We are not spared now, and running. */
+    assert_int_equal(proc_map_passed(map, 8, spinner_tid), 0);
+    assert_int_equal(proc_map_passed(map, 8, gettid()), 8);
+    sem_post(&may_end);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    proc_map_close(&map);
+}
+
 static void test_threads(void **state)
 {
     (void)state;
@@ -333,7 +375,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines),         cmocka_unit_test(test_own_mappings),
         cmocka_unit_test(test_many_mappings), cmocka_unit_test(test_size),
-        cmocka_unit_test(test_threads),       cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_threads),       cmocka_unit_test(test_passed),
+        cmocka_unit_test(test_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

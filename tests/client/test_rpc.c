@@ -431,6 +431,51 @@ static void test_server_restarts(void **state)
     assert_int_equal(rpc_counters(fixture->rpc).retries, 1);
 }
 
+static void call_put(struct fixture *fixture, struct outcome *outcome, uint64_t first, char *body)
+{
+    static struct wire_request request;
+    memset(&request, 0, sizeof request);
+    request.method = WIRE_PAGE_PUT;
+    request.region = request.epoch = 1;
+    request.npages = WIRE_MAX_PAGES;
+    for (uint32_t i = 0; i < WIRE_MAX_PAGES; i++)
+        request.pages[i] = (struct wire_page){.page = first + i,
+                                              .sequence = 1,
+                                              .length_bytes = WIRE_PAGE_BYTES,
+                                              .encoding = WIRE_RAW};
+    struct iovec pages = {body, (size_t)WIRE_MAX_PAGES * WIRE_PAGE_BYTES};
+    assert_int_equal(rpc_call(fixture->rpc, 0, &request, &pages, 1, on_answer, outcome), 0);
+}
+
+/* More is under way than a socket takes at once: all of it goes over the new connection, behind one
+ * another, and none waits until it is found late. */
+static void test_server_restarts_under_load(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { PUTS = 8 };
+    static char body[WIRE_MAX_PAGES * WIRE_PAGE_BYTES];
+    struct outcome outcomes[PUTS] = {0};
+    router_bind(&fixture->router);
+    start(fixture, LONG_MS);
+    for (uint64_t i = 0; i < PUTS; i++)
+        call_put(fixture, &outcomes[i], i * WIRE_MAX_PAGES, body);
+    for (int i = 0; i < PUTS; i++)
+        assert_true(receive(fixture, LONG_MS));
+    uint64_t before = rpc_counters(fixture->rpc).retries;
+    router_close(&fixture->router);
+    run(fixture, QUIET_MS);
+    router_bind(&fixture->router);
+    assert_true(receive(fixture, LONG_MS));
+    assert_int_equal(rpc_counters(fixture->rpc).retries - before, PUTS);
+    answer(fixture, fixture->request->request.id, 1);
+    uint64_t end = rpc_now_us() + LONG_MS * 1000;
+    while (rpc_outstanding(fixture->rpc) > 0 && rpc_now_us() < end)
+        if (receive(fixture, QUIET_MS))
+            answer(fixture, fixture->request->request.id, 1);
+    for (int i = 0; i < PUTS; i++)
+        assert_int_equal(outcomes[i].calls, 1);
+}
+
 /* When wait_ms is over the callback runs once, and an answer after that is a stray. */
 static void give_up(struct fixture *fixture, bool bound)
 {
@@ -624,6 +669,7 @@ int main(void)
         TEST(test_put_off_for_good),
         TEST(test_server_comes_late),
         TEST(test_server_restarts),
+        TEST(test_server_restarts_under_load),
         TEST(test_never_answers),
         TEST(test_never_there),
         TEST(test_kept_bodies),

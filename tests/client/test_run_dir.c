@@ -170,7 +170,10 @@ static void test_longest_base(void **state)
         unsetenv("TMPDIR");
         assert_int_equal(err, 0);
         err = run_dir_fill(&dir, why, sizeof why);
+        int control = err ? -1 : run_dir_listen(&dir, why, sizeof why);
         int there = access(dir.agent, X_OK) | access(dir.socket, W_OK);
+        assert_true(control >= 0);
+        close(control);
         remove_dir(&dir);
         assert_int_equal(err, 0);
         assert_int_equal(there, 0);
@@ -231,6 +234,10 @@ static void test_fill_fails(void **state)
     assert_int_equal(run_dir_make(&dir, why, sizeof why), 0);
     unsetenv("TMPDIR");
     rmdir(dir.path);
+    why[0] = 0;
+    assert_true(run_dir_listen(&dir, why, sizeof why) < 0);
+    assert_non_null(strstr(why, dir.path));
+    assert_null(strchr(why, '\n'));
     why[0] = 0;
     assert_true(run_dir_fill(&dir, why, sizeof why) < 0);
     assert_non_null(strstr(why, dir.path));

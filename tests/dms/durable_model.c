@@ -1,6 +1,7 @@
 #include "durable_model.h"
 
 #include "test.h"
+#include "store_copy.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -201,7 +202,7 @@ static void read_region(struct durable_model *model, struct store *store,
         assert_int_equal(store_locate(store, there->id, there->epoch, &page, 1, &found, &bad), 0);
         if (page.encoding == WIRE_ABSENT)
             continue;
-        int err = store_read(store, &page, 1, &found, body, &bad);
+        int err = store_copy(store, &page, 1, &found, body, &bad);
         if (err == -EBADMSG && model->may_be_damaged) {
             model->ndamaged++;
             out->pages[i] = last->pages[i];

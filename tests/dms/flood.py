@@ -98,6 +98,12 @@ class Attacks:
             send_for(plain, ping * 100, 0.2)
             plain.sendall(zmtp.frame(b"\x05ERROR\xff" + bytes(60), zmtp.COMMAND))
 
+    def pings_unread(self):
+        with zmtp.shake_hands(self.endpoint) as plain:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            ping = zmtp.frame(b"\x04PING\0\0" + self.random.randbytes(16), zmtp.COMMAND)
+            send_for(plain, ping * 1000)
+
     # Messages that are no requests, and requests that are not right
 
     def garbage_messages(self):

@@ -2,6 +2,7 @@
 
 #include "../../dms/segment.h"
 #include "test.h"
+#include "store_copy.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -113,7 +114,7 @@ int fixture_get(struct store_fixture *fixture, uint64_t region, uint64_t page)
     if (err == 0 && entry.encoding == WIRE_ABSENT)
         return -1;
     if (err == 0)
-        err = store_read(fixture->store, &entry, 1, &found, bytes, &bad);
+        err = store_copy(fixture->store, &entry, 1, &found, bytes, &bad);
     if (err != 0) {
         assert_int_equal(bad, page);
         return err;

@@ -1,6 +1,7 @@
 #include "store_model.h"
 
 #include "test.h"
+#include "store_copy.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -227,7 +228,7 @@ static void compare_pages(const struct model_region *region, struct store *store
     for (uint32_t i = 0; i < count; i++)
         pages[i].page = model_number(first + i);
     assert_int_equal(store_locate(store, region->id, region->epoch, pages, count, &found, &bad), 0);
-    assert_int_equal(store_read(store, pages, count, &found, body, &bad), 0);
+    assert_int_equal(store_copy(store, pages, count, &found, body, &bad), 0);
     for (uint32_t i = 0; i < count; i++) {
         const struct model_page *page = &region->pages[first + i];
         assert_int_equal(pages[i].sequence, page->sequence);

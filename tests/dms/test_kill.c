@@ -8,6 +8,7 @@
 #include "test.h"
 
 #include "../../dms/store.h"
+#include "store_copy.h"
 
 #include <signal.h>
 #include <stdatomic.h>
@@ -218,7 +219,7 @@ static uint64_t read_page(struct store *store, const struct view *view, uint32_t
     assert_int_equal(store_locate(store, view->id, 1, &entry, 1, &found, &bad), 0);
     if (entry.encoding == WIRE_ABSENT)
         return 0;
-    assert_int_equal(store_read(store, &entry, 1, &found, words, &bad), 0);
+    assert_int_equal(store_copy(store, &entry, 1, &found, words, &bad), 0);
     make_bytes(view->source, page, entry.sequence, right);
     assert_int_equal(entry.length_bytes, length_of(page, entry.sequence));
     assert_memory_equal(words, right, entry.length_bytes);

@@ -3,6 +3,7 @@
 nothing, says so in the log (not each time), and goes on when there is room again."""
 import os
 import random
+import resource
 import socket
 import sys
 import time
@@ -161,6 +162,36 @@ class Connections(Limits):
             return True
         except OSError:
             return False
+
+
+class Descriptors(Limits):
+    def test_none_left(self):
+        """Who connects then is turned away; who is there is served, and others later."""
+        self.start("--max-connections=500", tcp=True)
+        client = self.connect()
+        client.hello()
+        soft = len(os.listdir(f"/proc/{self.dms.process.pid}/fd")) + 10
+        resource.prlimit(self.dms.process.pid, resource.RLIMIT_NOFILE, (soft, soft))
+        plain = []
+        for _ in range(40):
+            plain.append(zmtp.connect(self.dms.endpoint))
+            self.addCleanup(plain[-1].close)
+        self.wait_for(lambda: "ulimit -n" in self.dms.read_log())
+        self.assert_said_rarely("turned away")
+        before = self.processor_s()
+        time.sleep(0.5)
+        self.assertLess(self.processor_s() - before, 0.25)
+        client.hello()
+        for each in plain:
+            each.close()
+        late = self.connect()
+        late.hello()
+        self.assertEqual(self.dms.end(), 0)
+
+    def processor_s(self):
+        with open(f"/proc/{self.dms.process.pid}/stat", encoding="ascii") as stat:
+            words = stat.read().rsplit(")", 1)[1].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Store(Limits):

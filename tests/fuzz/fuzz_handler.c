@@ -30,8 +30,7 @@ struct world {
     struct fuzz_input input;
     struct store *store;
     struct handler handler;
-    uint8_t *body; /* of the reply under way */
-    size_t body_bytes;
+    struct handler_body body;   /* of the reply under way */
     size_t last_len, last_body; /* of the message delivered last */
 };
 
@@ -57,23 +56,27 @@ static void open_world(struct world *world, bool fresh)
                                       .part = "Fuzz"};
 }
 
-static void *make_body(void *context, size_t len_bytes)
+static size_t body_bytes(const struct world *world)
 {
-    struct world *world = context;
+    size_t bytes = 0;
 
-    fuzz_require(world->body == NULL && len_bytes > 0 && len_bytes <= WIRE_MAX_BODY_BYTES);
-    world->body = malloc(len_bytes);
-    fuzz_require(world->body != NULL);
-    world->body_bytes = len_bytes;
-    return world->body;
+    for (unsigned i = 0; i < world->body.nparts; i++)
+        bytes += world->body.parts[i].iov_len;
+    return bytes;
 }
 
 /* The body is what the pages of the reply say. */
 static void check_pages(const struct world *world)
 {
-    const uint8_t *begin = world->body == NULL ? body : world->body;
-    const uint8_t *at = begin;
+    static uint8_t whole[WIRE_MAX_BODY_BYTES];
+    const uint8_t *at = whole;
+    size_t len = 0;
 
+    fuzz_require(body_bytes(world) <= sizeof(whole));
+    for (unsigned i = 0; i < world->body.nparts; i++) {
+        memcpy(whole + len, world->body.parts[i].iov_base, world->body.parts[i].iov_len);
+        len += world->body.parts[i].iov_len;
+    }
     for (uint32_t i = 0; i < reply.npages; i++) {
         const struct wire_page *page = &reply.pages[i];
         if (page->encoding == WIRE_ABSENT)
@@ -81,13 +84,13 @@ static void check_pages(const struct world *world)
         fuzz_require(wire_checksum(page->page, at, page->length_bytes) == page->checksum);
         at += page->length_bytes;
     }
-    fuzz_require((size_t)(at - begin) == world->body_bytes);
+    fuzz_require((size_t)(at - whole) == len);
 }
 
 static void check_reply(const struct world *world)
 {
     bool ok = reply.status == WIRE_OK;
-    size_t len = ok ? world->body_bytes : 0;
+    size_t len = ok ? body_bytes(world) : 0;
     ssize_t packed = wire_pack_reply(&reply, reply_header, sizeof(reply_header));
 
     fuzz_require(packed > 0);
@@ -135,7 +138,6 @@ static void check_stored(const struct world *world)
 /* As a shard takes a message up. */
 static void deliver(struct world *world, size_t len, size_t body_len, uint64_t connection)
 {
-    struct handler_peer peer = {.connection = connection, .make_body = make_body, .context = world};
     /* Of just their sizes, for the address sanitizer. */
     uint8_t *exact = malloc(len + 1), *exact_body = malloc(body_len + 1);
 
@@ -144,21 +146,18 @@ static void deliver(struct world *world, size_t len, size_t body_len, uint64_t c
     fuzz_require(exact != NULL && exact_body != NULL);
     memcpy(exact, header, len);
     memcpy(exact_body, body, body_len);
-    world->body_bytes = 0;
     exact = realloc(exact, len + (len == 0));
     exact_body = realloc(exact_body, body_len + (body_len == 0));
     fuzz_require(exact != NULL && exact_body != NULL);
     int err = wire_unpack_request(&unpacked, exact, len, body_len);
     struct mark before = take_mark(world);
-    handler_answer(&world->handler, &unpacked, err, exact_body, &peer, &reply);
+    handler_answer(&world->handler, &unpacked, err, exact_body, connection, &reply, &world->body);
     struct mark after = take_mark(world);
     check_reply(world);
     if (reply.status != WIRE_OK)
         fuzz_require(memcmp(&before, &after, sizeof(before)) == 0);
     else if (unpacked.method == WIRE_PAGE_PUT)
         check_stored(world);
-    free(world->body);
-    world->body = NULL;
     free(exact);
     free(exact_body);
 }

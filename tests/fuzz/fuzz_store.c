@@ -2,6 +2,7 @@
 
 #include "fuzz_dir.h"
 #include "fuzz_input.h"
+#include "../dms/store_copy.h"
 
 #include <errno.h>
 
@@ -35,7 +36,7 @@ int fuzz_store_get(const struct store *store, const struct region *region, struc
     int err = store_locate((struct store *)store, region->id, region->epoch, page, 1, &found, &bad);
 
     if (err == 0)
-        err = store_read(store, page, 1, &found, bytes, &bad);
+        err = store_copy(store, page, 1, &found, bytes, &bad);
     /* Damaged, or perhaps lost. */
     fuzz_require(err == 0 || ((err == -EBADMSG || err == -ENODATA) && bad == number));
     fuzz_require(page->page == number);

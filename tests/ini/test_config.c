@@ -141,14 +141,14 @@ static void test_client_options(void **state)
 
     (void)state;
     read_good(&r, NULL,
-              "--mode client --dms tcp://a:1,ipc:///x --local=256M --region=a/b@1 --stats s.json "
+              "--mode client --dms tcp://a:1,ipc:///x --local=256M --region=a.b@1 --stats s.json "
               "--stats-interval=500 --wait=0 --follow=no --log-file - --log-level debug -- p");
     const struct client_config *c = &r.config.client;
     assert_int_equal(c->ndms, 2);
     assert_string_equal(c->dms[0], "tcp://a:1");
     assert_string_equal(c->dms[1], "ipc:///x");
     assert_int_equal(c->local_bytes, 256 * MIB);
-    assert_string_equal(c->region, "a/b@1");
+    assert_string_equal(c->region, "a.b@1");
     assert_string_equal(c->stats_path, "s.json");
     assert_int_equal(c->stats_interval_ms, 500);
     assert_int_equal(c->wait_s, 0);
@@ -206,14 +206,80 @@ static void test_last_option_wins(void **state)
     config_clear(&r.config);
 }
 
+static void test_asking(void **state)
+{
+    (void)state;
+    struct result r;
+    read_good(&r, NULL, "--mode=limit night 50%");
+    assert_int_equal(r.config.mode, CONFIG_MODE_LIMIT);
+    assert_string_equal(r.config.ask.region, "night");
+    assert_string_equal(r.config.ask.size, "50%");
+    assert_int_equal(r.config.ask.wait_s, 60);
+    config_clear(&r.config);
+    read_good(&r, "[client]\nwait = 5\n[limit]\nwait = 7\n", "night --config @ --mode limit 16M");
+    assert_string_equal(r.config.ask.region, "night");
+    assert_string_equal(r.config.ask.size, "16M");
+    assert_int_equal(r.config.ask.wait_s, 7);
+    config_clear(&r.config);
+    read_good(&r, "[limit]\nwait = 7\n", "--mode=limit --wait 0 --config @ -- -n- 16M");
+    assert_string_equal(r.config.ask.region, "-n-");
+    assert_int_equal(r.config.ask.wait_s, 0);
+    config_clear(&r.config);
+    read_good(&r, NULL, "--mode=status");
+    assert_int_equal(r.config.mode, CONFIG_MODE_STATUS);
+    assert_null(r.config.ask.region);
+    config_clear(&r.config);
+    read_good(&r, NULL, "--mode=status 4711");
+    assert_string_equal(r.config.ask.region, "4711");
+    config_clear(&r.config);
+}
+
+static void test_mistakes_in_asking(void **state)
+{
+    (void)state;
+    says(NULL, "--mode=limit", "edm: no region: edm --mode=limit [options] REGION SIZE");
+    says(NULL, "--mode=limit night", "edm: no size: edm --mode=limit [options] REGION SIZE");
+    says(NULL, "--mode=limit night 1G 2G",
+         "edm: too many arguments: edm --mode=limit [options] REGION SIZE");
+    says(NULL, "--mode=limit night -- 1G 2G",
+         "edm: too many arguments: edm --mode=limit [options] REGION SIZE");
+    says(NULL, "--mode=limit night\n 1G",
+         "edm: bad value 'night ' for REGION: a name of 1 to 128 letters, digits or any of . _ : @ "
+         "+ -, or a process id");
+    static const char *const sizes[] = {"15M", "16383K", "12Q", "0", "101%", "-- -1G", "0x1000000"};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        char line[64], error[128];
+        snprintf(line, sizeof(line), "--mode=limit night %s", sizes[i]);
+        snprintf(error, sizeof(error),
+                 "edm: bad value '%s' for SIZE: a size such as 256M, 2G or 50%%, at least 16M",
+                 sizes[i] + (sizes[i][0] == '-' ? 3 : 0));
+        says(NULL, line, error);
+    }
+    says(NULL, "--mode=limit --wait=86401 night 1G",
+         "edm: bad value '86401' for --wait: a number of seconds from 0 to 86400");
+    says(NULL, "--mode=limit --local=1G night 1G",
+         "edm: --local is an option of --mode=client, not of --mode=limit");
+    says(NULL, "--mode=status a b",
+         "edm: too many arguments: edm --mode=status [options] [REGION]");
+    says(NULL, "--mode=status --wait=1",
+         "edm: --wait is an option of --mode=client, not of --mode=status");
+    says("[limit]\nlocal = 1G\n", "--mode=limit --config @ night 1G",
+         "edm: @:2: unknown key 'local' in [limit]: known keys are wait");
+    says(NULL, "--mode=client night -- p",
+         "edm: unexpected argument 'night': the program and its arguments follow --");
+    says(NULL, "--mode=dms 1G",
+         "edm: unexpected argument '1G': the program and its arguments follow --");
+}
+
 static void test_mistakes_in_options(void **state)
 {
     (void)state;
-    says(NULL, "", "edm: no --mode: client, dms or check (see edm --help)");
-    says(NULL, "-- p", "edm: no --mode: client, dms or check (see edm --help)");
-    says(NULL, "--mode=resume", "edm: bad value 'resume' for --mode: client, dms or check");
-    says(NULL, "--mode", "edm: --mode needs a value: client, dms or check");
-    says(NULL, "--mode --help", "edm: --mode needs a value: client, dms or check");
+    says(NULL, "", "edm: no --mode: client, dms, check, limit or status (see edm --help)");
+    says(NULL, "-- p", "edm: no --mode: client, dms, check, limit or status (see edm --help)");
+    says(NULL, "--mode=resume",
+         "edm: bad value 'resume' for --mode: client, dms, check, limit or status");
+    says(NULL, "--mode", "edm: --mode needs a value: client, dms, check, limit or status");
+    says(NULL, "--mode --help", "edm: --mode needs a value: client, dms, check, limit or status");
     says(NULL, "--mode=dms --repair",
          "edm: --repair is an option of --mode=check, not of --mode=dms");
     says(NULL, "--mode=check --repair=yes", "edm: --repair takes no value");
@@ -236,6 +302,11 @@ static void test_mistakes_in_options(void **state)
     says(NULL, "--version=2", "edm: --version takes no value");
     says(NULL, "--mode=client --shards=2 -- p",
          "edm: --shards is an option of --mode=dms, not of --mode=client");
+    says(NULL, "--mode=client --region=a\nb\x7f\t -- p",
+         "edm: bad value 'a b  ' for --region: 1 to 128 letters, digits or any of . _ : @ + -");
+    says(NULL, "--mode=\n1",
+         "edm: bad value ' 1' for --mode: "
+         "client, dms, check, limit or status");
     says(NULL, "--mode=dms --local=1G",
          "edm: --local is an option of --mode=client, not of --mode=dms");
     says(NULL, "--mode=client", "edm: no program to run: edm --mode=client [options] -- PROG ARGS");
@@ -252,8 +323,9 @@ static void test_mistakes_in_values(void **state)
         {"--local=15M", "'15M' for --local: a size such as 256M, 2G or 50%, at least 16M"},
         {"--local=0%", "'0%' for --local: a size such as 256M, 2G or 50%, at least 16M"},
         {"--local=101%", "'101%' for --local: a size such as 256M, 2G or 50%, at least 16M"},
-        {"--region=", "'' for --region: 1 to 128 letters, digits or any of . _ : @ / + -"},
-        {"--region=a*", "'a*' for --region: 1 to 128 letters, digits or any of . _ : @ / + -"},
+        {"--region=", "'' for --region: 1 to 128 letters, digits or any of . _ : @ + -"},
+        {"--region=a/b", "'a/b' for --region: 1 to 128 letters, digits or any of . _ : @ + -"},
+        {"--region=a*", "'a*' for --region: 1 to 128 letters, digits or any of . _ : @ + -"},
         {"--stats=", "'' for --stats: a file name"},
         {"--stats-interval=-1",
          "'-1' for --stats-interval: a number of milliseconds from 0 to 3600000"},
@@ -447,7 +519,7 @@ static void test_mistakes_in_file(void **state)
     says("[dms]\nshards = 0\n", READ_CLIENT,
          "edm: @:2: bad value '0' for shards: a number from 1 to 64");
     says("[client]\nregion =\n", READ_CLIENT,
-         "edm: @:2: bad value '' for region: 1 to 128 letters, digits or any of . _ : @ / + -");
+         "edm: @:2: bad value '' for region: 1 to 128 letters, digits or any of . _ : @ + -");
     says("[client]\ndms = tcp://a\n", READ_CLIENT,
          "edm: @:2: bad value 'tcp://a' for dms: no port: " ENDPOINTS_ALLOWED);
     says("[client]\ndms = tcp://a:1\n  tcp://a:1\n", READ_CLIENT,
@@ -458,9 +530,9 @@ static void test_mistakes_in_file(void **state)
     says("[client]\nwait = 1\n  2\n", READ_CLIENT,
          "edm: @:3: wait is given twice (or goes on in an indented line)");
     says("wait = 1\n", READ_CLIENT,
-         "edm: @:1: a key before the first section: sections are [client], [dms], [log]");
+         "edm: @:1: a key before the first section: sections are [client], [dms], [limit], [log]");
     says("[clinet]\nwait = 1\n", READ_CLIENT,
-         "edm: @:2: unknown section [clinet]: sections are [client], [dms], [log]");
+         "edm: @:2: unknown section [clinet]: sections are [client], [dms], [limit], [log]");
     says("[client]\nwait\n", READ_CLIENT,
          "edm: @:2: neither 'key = value' nor a [section] nor a comment");
     says("[client\nwait = 1\n", READ_CLIENT,
@@ -546,7 +618,7 @@ static void check_sample(const char *name, const char *options, unsigned want_ke
 static void test_samples(void **state)
 {
     (void)state;
-    check_sample("edm-client.ini", "--mode=client -- p", 13);
+    check_sample("edm-client.ini", "--mode=client -- p", 14);
     check_sample("edm-dms.ini", "--mode=dms", 14);
 }
 
@@ -560,6 +632,8 @@ int main(void)
         WITH_FILE(test_client_options),
         WITH_FILE(test_dms_options),
         WITH_FILE(test_last_option_wins),
+        WITH_FILE(test_asking),
+        WITH_FILE(test_mistakes_in_asking),
         WITH_FILE(test_mistakes_in_options),
         WITH_FILE(test_mistakes_in_values),
         WITH_FILE(test_mistakes_in_endpoints),

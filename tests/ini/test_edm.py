@@ -50,8 +50,8 @@ class CommandLine(Case):
         self.assertEqual(done.returncode, 125)
 
     def test_bad_options(self):
-        self.fails("edm: no --mode: client, dms or check (see edm --help)")
-        self.fails("edm: bad value 'evacuate' for --mode: client, dms or check", "--mode=evacuate")
+        self.fails("edm: no --mode: client, dms, check, limit or status (see edm --help)")
+        self.fails("edm: bad value 'evacuate' for --mode: client, dms, check, limit or status", "--mode=evacuate")
         self.fails("edm: unknown option --locl: see edm --help",
                    "--mode=client", "--locl=1G", "--", "true")
         self.fails("edm: bad value '12Q' for --local: a size such as 256M, 2G or 50%, at least 16M",
