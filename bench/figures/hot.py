@@ -5,7 +5,7 @@ ROUNDS = 7
 SIZE_MIB = 256
 LOCAL_MIB = 64
 HOT_MIB = 44
-OPS = 3000000
+OPS = 1000000
 
 
 def run(bench):

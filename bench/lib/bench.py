@@ -200,7 +200,7 @@ class Bench:
         """Runs to the end; a status other than 0, or no end in time, is a failure. on_mark(name, process)
         is called where the program says that it has come to a mark (work.c), while it waits."""
         environ = dict(os.environ, TMPDIR=self.dir, LC_ALL="C", **(env or {}))
-        with open(self.path("err"), "w+b") as err:
+        with tempfile.TemporaryFile(dir=self.dir) as err:
             begun = time.monotonic()
             process = self.start(words, stdout=subprocess.PIPE, stderr=err, env=environ,
                                  stdin=subprocess.PIPE if on_mark else subprocess.DEVNULL)
