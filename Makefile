@@ -48,6 +48,15 @@ power-cut: deps
 	@cmake --build $(BUILD)/power-cut --parallel $(JOBS) --target dms_test_power_cut
 	$(BUILD)/power-cut/tests/dms/dms_test_power_cut $(CUTS) $(SEED)
 
+# The budget of a running program is changed so many times.
+CHANGES ?= 1000
+.PHONY: limit-test
+limit-test: deps
+	@cmake -S . -B $(BUILD)/limit >/dev/null
+	@cmake --build $(BUILD)/limit --parallel $(JOBS) --target edm run-verify
+	EDM_CHANGES=$(CHANGES) /usr/bin/python3 -B tests/run/limit.py $(BUILD)/limit/edm \
+	    $(BUILD)/limit/tests/run Budget.test_many_changes
+
 .PHONY: docker-test
 docker-test:
 	tests/docker/run.sh

@@ -102,7 +102,7 @@ int main(int argc, char **argv)
     if (err == 0)
         status = run(&config);
     else
-        fprintf(stderr, "edm: cannot write the log to %s: %s\n", config.log_path, strerror(-err));
+        log_fatal("Main", "cannot write the log to %s: %s", config.log_path, strerror(-err));
     log_close();
     config_clear(&config);
     return status;

@@ -40,8 +40,10 @@ static void append(char words[WORDS_BYTES], const char *format, long value)
 static enum ask_result say_none(const struct control_finding *found, const char *name)
 {
     char words[WORDS_BYTES] = "";
-    if (found->nsilent > 0)
+    if (found->nsilent > 0 && found->silent_pid != 0)
         append(words, "; process %ld, which runs one, does not answer", (long)found->silent_pid);
+    else if (found->nsilent > 0)
+        append(words, "; %ld that run one do not answer", (long)found->nsilent);
     if (found->nforeign > 0)
         append(words, "; %ld directories of other users' runs were not looked at",
                (long)found->nforeign);
@@ -183,8 +185,8 @@ enum ask_result ask_status(const struct ask_config *config, FILE *out)
         for (const struct control_run *run = found.runs; run; run = run->next)
             print_run(out, run);
         if (found.nsilent > 0)
-            log_error("Ask", "process %d, which runs a region, does not answer",
-                      (int)found.silent_pid);
+            log_error("Ask", "%u more that run one do not answer, process %d among them",
+                      found.nsilent, (int)found.silent_pid);
     }
     control_finding_free(&found);
     return result;

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ANSWER_MS = 5000, NAME_BYTES = 64 };
+enum { ANSWER_MS = 10000, NAME_BYTES = 64 };
 
 /* A directory that has been looked at; it may be found in two ways. */
 struct seen {
@@ -141,7 +141,8 @@ static int ask_run(struct search *search, int fd, pid_t pid, uid_t uid)
                     strcmp(run->status.word, "ok") == 0 && control_get(&run->status, "region");
     if (!answered) {
         search->found->nsilent++;
-        search->found->silent_pid = pid;
+        if (search->found->silent_pid == 0)
+            search->found->silent_pid = pid;
     }
     if (answered && is_wanted(search, run)) {
         keep(search, run);

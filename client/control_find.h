@@ -27,7 +27,7 @@ struct control_finding {
     struct control_run *runs; /* by pid */
     unsigned nforeign;        /* other users', which were not asked */
     unsigned nsilent;         /* did not answer, or not as we know it */
-    pid_t silent_pid;         /* one of those */
+    pid_t silent_pid;         /* one of those; 0: not known */
 };
 
 /* NAME: only runs of that region, or with that pid; by the name alone, if there are such. NULL:

@@ -23,8 +23,7 @@ static void print_usage(FILE *out, enum config_mode mode)
         "  edm --mode=client [options] -- PROG ARGS   run a program on paged memory\n",
         "  edm --mode=dms    [options]                serve pages\n",
         "  edm --mode=check  [options]                look for damage in the files of a DMS\n",
-        "  edm --mode=limit  [options] REGION SIZE    change the local budget of a running "
-        "client\n",
+        "  edm --mode=limit  [options] REGION SIZE    change the budget of a running client\n",
         "  edm --mode=status [options] [REGION]       say what clients run\n",
     };
 

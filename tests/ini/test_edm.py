@@ -79,6 +79,17 @@ class CommandLine(Case):
         self.fails(f"edm: cannot write the log to {self.dir.name}: Is a directory", "--mode=client",
                    f"--log-file={self.dir.name}", "--", "true")
 
+    def test_line_breaks(self):
+        """What is wrong is said in one line, whatever is in the value."""
+        self.fails("edm: bad value 'a b' for --region: 1 to 128 letters, digits or any of . _ : @ + -",
+                   "--mode=client", "--region=a\nb", "--", "true")
+        self.fails("edm: cannot write the log to /no/such dir/x: No such file or directory",
+                   "--mode=client", "--log-file=/no/such\ndir/x", "--", "true")
+        self.fails("edm: cannot write /no/such dir/x (--stats): No such file or directory",
+                   "--mode=client", "--stats=/no/such\ndir/x", "--", "true")
+        self.fails("edm: cannot read /no/such dir/x: No such file or directory",
+                   "--mode=client", "--config=/no/such\ndir/x", "--", "true")
+
     def test_statistics_that_cannot_be_written(self):
         self.fails("edm: cannot write /no/such/dir/x (--stats): No such file or directory",
                    "--mode=client", "--stats=/no/such/dir/x", "--", "true")

@@ -16,6 +16,8 @@ MIB = 1 << 20
 # which the program may fault some in.
 SLACK_BYTES = 2 * MIB
 CHANGES = int(os.environ.get("EDM_CHANGES", "12"))
+# Others may run the same test on this machine, and clients are found wherever their files are.
+TAG = f"..{os.getpid()}"
 SLOW = os.environ.get("EDM_SCALE") is not None
 
 # A program that locks memory, says so, and waits.
@@ -50,6 +52,11 @@ sys.exit(sums != [sum(block) for block in blocks])
 """
 
 
+def tagged(words):
+    """Names of regions begin with a letter, and nothing else that is said to edm here does."""
+    return [word + TAG if word[0].isalpha() else word for word in words]
+
+
 def anonymous_bytes(pid):
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:
@@ -74,8 +81,21 @@ def below(pid):
 class Asking(Case):
     def ask(self, *words, **more):
         more.setdefault("env", self.environ)
-        return subprocess.run([EDM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        before = more.pop("before", [])
+        done = subprocess.run([*before, EDM, *tagged(words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               stdin=subprocess.DEVNULL, text=True, timeout=150, check=False, **more)
+        done.stdout, done.stderr = done.stdout.replace(TAG, ""), done.stderr.replace(TAG, "")
+        return done
+
+    def start_asker(self, *words):
+        return self.start(EDM, "--mode=limit", *tagged(words), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True)
+
+    @staticmethod
+    def end_of(asker):
+        """Its exit status, and all it has said."""
+        out, err = asker.communicate(timeout=100)
+        return asker.returncode, out.replace(TAG, ""), err.replace(TAG, "")
 
     def limit(self, *words, **more):
         return self.ask("--mode=limit", *words, **more)
@@ -88,7 +108,7 @@ class Asking(Case):
         self.assertRegex(out, f"^{line}\n$")
 
     def start_named(self, name, *words, local="64M", **more):
-        return self.start_client(*words, options=[f"--local={local}", f"--region={name}",
+        return self.start_client(*words, options=[f"--local={local}", f"--region={tagged([name])[0]}",
                                                   "--stats-interval=50"], **more)
 
     def start_locker(self, name, mib, local):
@@ -215,31 +235,27 @@ class Reasons(Asking):
 
     def test_program_ends(self):
         client = self.start_locker("ends", 40, "1G")
-        asker = self.start(EDM, "--mode=limit", "ends", "16M", stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE, text=True)
+        asker = self.start_asker("ends", "16M")
         self.wait_for_budget("ends", 16)
         os.kill(program_of(client.pid), signal.SIGKILL)
-        out, err = asker.communicate(timeout=60)
-        self.assertEqual((asker.returncode, out, err), (3, "", "edm: region ends: the program has ended\n"))
+        self.assertEqual(self.end_of(asker), (3, "", "edm: region ends: the program has ended\n"))
         self.assertEqual(client.wait(60), 128 + signal.SIGKILL)
         self.assert_no_files()
 
     def test_edm_is_killed(self):
         client = self.start_locker("killed", 40, "1G")
-        asker = self.start(EDM, "--mode=limit", "killed", "16M", stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE, text=True)
+        asker = self.start_asker("killed", "16M")
         self.wait_for_budget("killed", 16)
         pid = program_of(client.pid)
         client.kill()
-        out, err = asker.communicate(timeout=60)
-        self.assertEqual((asker.returncode, out, err), (3, "", "edm: region killed: its client has ended\n"))
+        self.assertEqual(self.end_of(asker), (3, "", "edm: region killed: its client has ended\n"))
         self.assert_all_gone([pid], 20)
         self.says(self.limit("killed", "16M"), 2, "edm: no region killed is running(; .*)?")
 
     def test_asker_is_killed(self):
         client = self.start_locker("asker", 40, "1G")
         for signal_number in (signal.SIGKILL, signal.SIGINT):
-            asker = self.start(EDM, "--mode=limit", "asker", "16M")
+            asker = self.start_asker("asker", "16M")
             self.wait_for_budget("asker", 16)
             asker.send_signal(signal_number)
             self.assertNotEqual(asker.wait(10), 0)
@@ -249,16 +265,13 @@ class Reasons(Asking):
 
     def test_two_ask_at_once(self):
         self.start_locker("two", 40, "1G")
-        first = self.start(EDM, "--mode=limit", "two", "16M", stderr=subprocess.PIPE, text=True)
+        first = self.start_asker("two", "16M")
         self.wait_for_budget("two", 16)
-        same = self.start(EDM, "--mode=limit", "--wait=3", "two", "16M", stderr=subprocess.PIPE, text=True)
-        self.assertEqual(same.wait(60), 1)
-        self.assertRegex(same.stderr.read(), "after 3 s .* are locked\n")
+        self.says(self.limit("--wait=3", "two", "16M"), 1, "edm: region two: .* after 3 s .* are locked")
         self.assertIsNone(first.poll(), "one that wants the same is no reason not to wait")
         self.says(self.limit("two", "80M"), 0, "region two: budget 81920 KiB, resident [0-9]+ KiB")
-        self.assertEqual(first.wait(60), 1)
-        self.assertEqual(first.stderr.read(),
-                         "edm: region two: another budget, 81920 KiB, was set meanwhile\n")
+        self.assertEqual(self.end_of(first), (1, "", "edm: region two: another budget, 81920 KiB, was set "
+                                              "meanwhile\n"))
 
     def wait_for_budget(self, name, mib):
         def is_set():
@@ -316,8 +329,7 @@ class Which(Asking):
         if os.geteuid() != 0:
             self.skipTest("needs root")
         self.idle("netns")
-        done = subprocess.run(["unshare", "--net", EDM, "--mode=limit", "netns", "64M"], env=self.environ,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        done = self.limit("netns", "64M", before=["unshare", "--net"])
         self.says(done, 0, "region netns: budget 65536 KiB, resident [0-9]+ KiB")
 
     def test_what_the_dead_have_left(self):
@@ -353,17 +365,12 @@ class Which(Asking):
             self.skipTest("needs root")
         client = self.idle("roots")
         as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-        words = as_nobody + [EDM, "--mode=limit", "roots", "32M"]
-
-        def ask():
-            return subprocess.run(words, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                  text=True, check=False)
         line = "edm: no region roots is running; [0-9]+ directories of other users' runs were not looked at"
-        self.says(ask(), 2, line)
+        self.says(self.limit("roots", "32M", before=as_nobody), 2, line)
         run = os.path.join(self.tmp, self.files()[0])
         os.chmod(run, 0o755)
         os.chmod(os.path.join(run, "control.sock"), 0o777)
-        self.says(ask(), 2, line)
+        self.says(self.limit("roots", "32M", before=as_nobody), 2, line)
         script = ("import socket,sys; s=socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.settimeout(30)\n"
                   "s.connect(sys.argv[1])\ntry: s.send(b'edm-control 1 limit size=32M')\nexcept BrokenPipeError: pass\n"
                   "print(s.recv(5000).decode())")
@@ -395,7 +402,7 @@ class Protocol(Asking):
                 (b"edm-control 9 whatever", "error code=version text=.*"),
                 (b"\0" * 5000, "error code=bad text=.*"),
                 (b"edm-control 1 limit size=50M wait_ms=99999999999999999999 x=y", "ok resident=[0-9]+ limit=52428800"),
-                (b"edm-control 1 status", f"ok region=wire pid={client.pid} limit=52428800 resident=[0-9]+ "
+                (b"edm-control 1 status", f"ok region=wire{TAG} pid={client.pid} limit=52428800 resident=[0-9]+ "
                  "managed=[0-9]+ processes=1 program=sleep")):
             connection.send(request)
             self.assertRegex(connection.recv(5000).decode(), f"^edm-control 1 {answer}$")
