@@ -816,6 +816,9 @@ static int rebuild(struct recovery *recovery, const struct store_options *option
         slot_pool_set_durable(store->pool);
     if (err == 0)
         err = judge(recovery);
+    /* Where nothing was ever synced, nobody knows whether there was a power cut. */
+    if (err == 0 && (recovery->doubt || !store->was_synced))
+        slot_pool_set_in_doubt(store->pool);
     /* The sync at the end of opening only writes what the kernel takes to be unwritten. After one
      * that failed, perhaps at an opening before this, that is not all. */
     if (err == 0 && store->durability != STORE_NONE)

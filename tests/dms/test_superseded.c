@@ -67,7 +67,7 @@ static void wreck(uint64_t page)
 /* The newest slot of the page was never written. */
 static void forget(uint64_t page)
 {
-    static const char zeros[HEADER_BYTES];
+    static const struct slot_header unused = {.state = SLOT_FREE};
     const char *path;
     long header, bytes;
 
@@ -75,7 +75,7 @@ static void forget(uint64_t page)
     FILE *file = fopen(path, "r+b");
     assert_non_null(file);
     assert_int_equal(fseek(file, header, SEEK_SET), 0);
-    assert_int_equal(fwrite(zeros, HEADER_BYTES, 1, file), 1);
+    assert_int_equal(fwrite(&unused, HEADER_BYTES, 1, file), 1);
     assert_int_equal(fclose(file), 0);
 }
 
@@ -184,6 +184,52 @@ static void test_damage_and_a_power_cut(void **state)
     assert_int_equal(fixture_get(&fixture, region, 6), -ENODATA);
 }
 
+/* The headers of a group are gone, where there were some. */
+static void test_headers_are_zeros(void **state)
+{
+    static const char zeros[SEGMENT_BLOCK_BYTES];
+    const char *path;
+    long header, bytes;
+
+    (void)state;
+    fixture_locate(&fixture, region, 5, &path, &header, &bytes);
+    fixture_close(&fixture);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, header - header % SEGMENT_BLOCK_BYTES, SEEK_SET), 0);
+    assert_int_equal(fwrite(zeros, sizeof(zeros), 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fixture_open(&fixture), 0);
+        assert_int_equal(fixture.report.damaged_headers, SEGMENT_GROUP_SLOTS);
+        for (uint64_t page = 0; page < 11; page++)
+            assert_int_equal(fixture_get(&fixture, region, page), -ENODATA);
+        fixture_close(&fixture);
+    }
+}
+
+/* Blocks that were given back, and such as were never asked for, are full of zeros too. */
+static void test_holes_are_no_damage(void **state)
+{
+    (void)state;
+    for (uint64_t page = 100; page < 1000; page += 50)
+        assert_int_equal(fixture_put(&fixture, region, page, 50, 1, 1), 0);
+    assert_int_equal(fixture_drop(&fixture, region, 100, 700, 1), 0);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(store_commit(fixture.store, true), 0);
+        assert_int_equal(fixture_used(&fixture), 210);
+    }
+    for (int i = 0; i < 3; i++) {
+        fixture_reopen(&fixture);
+        assert_int_equal(fixture.report.damaged_headers, 0);
+        assert_int_equal(fixture.report.damaged_files, 0);
+        assert_int_equal(fixture_get(&fixture, region, 100), -1);
+        assert_int_equal(fixture_get(&fixture, region, 999), 1);
+        assert_int_equal(fixture_put(&fixture, region, 2000, 60, 2, 2), 0);
+        assert_int_equal(fixture_drop(&fixture, region, 2000, 60, 2), 0);
+    }
+}
+
 /* Without durability nothing is known of what is on disk, and a power cut must not be told
  * otherwise by the note of a run before. */
 static void test_note_is_withdrawn(void **state)
@@ -221,6 +267,8 @@ int main(void)
         SUPERSEDED_TEST(test_nothing_is_wrong),
         SUPERSEDED_TEST(test_undone_by_a_power_cut),
         SUPERSEDED_TEST(test_damage_and_a_power_cut),
+        SUPERSEDED_TEST(test_headers_are_zeros),
+        SUPERSEDED_TEST(test_holes_are_no_damage),
         SUPERSEDED_TEST(test_note_is_withdrawn),
     };
 
