@@ -3,6 +3,7 @@
 #include "durability.h"
 #include "handler.h"
 #include "listener.h"
+#include "put_gather.h"
 #include "random_number.h"
 #include "reply_queue.h"
 #include "scrub.h"
@@ -48,7 +49,8 @@ struct shard {
     int err;       /* what the thread ended with */
     uint64_t nbad; /* messages that were no requests, since the last log line about them */
     time_t bad_said;
-    struct wire_request request;
+    struct put_gather gather;
+    struct wire_request request, gathered;
     struct wire_reply reply;
     char header[WIRE_MAX_HEADER_BYTES];
 };
@@ -217,6 +219,49 @@ static void send_reply(struct shard *shard, struct frames *frames, struct reply_
         zmq_msg_close(&body->message);
 }
 
+/* The PUTs that were gathered are stored and answered. Nobody else's request comes between them. */
+static void answer_gathered(struct shard *shard)
+{
+    struct put_gather *gather = &shard->gather;
+    bool stored = gather->nputs > 1 &&
+                  handler_put_together(&shard->handler, gather->nputs, gather->region,
+                                       gather->epoch, gather->pages, gather->npages, gather->bytes);
+
+    for (uint32_t i = 0; i < gather->nputs; i++) {
+        struct frames frames = {.fd = gather->puts[i].fd};
+        struct reply_body body = {.made = false};
+        const struct handler_peer peer = {.make_body = make_body, .context = &body};
+        zmq_msg_init(&frames.identity);
+        zmq_msg_move(&frames.identity, &gather->puts[i].identity);
+        const void *bytes = put_gather_request(gather, i, &shard->gathered);
+        if (stored)
+            handler_refuse(&shard->gathered, WIRE_OK, "", &shard->reply);
+        else
+            handler_answer(&shard->handler, &shard->gathered, 0, bytes, &peer, &shard->reply);
+        send_reply(shard, &frames, &body);
+        zmq_msg_close(&frames.identity);
+    }
+    put_gather_clear(gather);
+}
+
+static bool add_to_gathered(struct shard *shard, struct frames *frames)
+{
+    return put_gather_add(&shard->gather, &shard->request, zmq_msg_data(&frames->body),
+                          &frames->identity, frames->fd);
+}
+
+/* Whether the request waits for others like it, which may have come already. If not, what was
+ * gathered has been answered. */
+static bool gather(struct shard *shard, struct frames *frames)
+{
+    bool is_put = handler_takes_put(&shard->handler, &shard->request);
+
+    if (is_put && add_to_gathered(shard, frames))
+        return true;
+    answer_gathered(shard);
+    return is_put && add_to_gathered(shard, frames);
+}
+
 static void answer(struct shard *shard, struct frames *frames, bool refused)
 {
     size_t identity_len = zmq_msg_size(&frames->identity);
@@ -230,6 +275,8 @@ static void answer(struct shard *shard, struct frames *frames, bool refused)
     int unpacked = wire_unpack_request(&shard->request, zmq_msg_data(&frames->header),
                                        zmq_msg_size(&frames->header), body_len);
 
+    if (unpacked == 0 && !refused && gather(shard, frames))
+        return;
     if (unpacked != 0)
         complain(shard, strerror(-unpacked));
     if (refused)
@@ -268,10 +315,16 @@ static int serve_round(struct shard *shard)
         err = receive(socket, &frames);
         if (err == 0)
             take_up(shard, &frames);
+        /* Then looks once more, for serve() must not wait after something was sent. */
+        if (err == -EAGAIN && shard->gather.nputs > 0) {
+            answer_gathered(shard);
+            err = 0;
+        }
         zmq_msg_close(&frames.identity);
         zmq_msg_close(&frames.header);
         zmq_msg_close(&frames.body);
     }
+    answer_gathered(shard);
     if (err == -EAGAIN)
         return count - 1;
     return err != 0 && err != -EINTR ? err : ROUND;
