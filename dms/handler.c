@@ -340,6 +340,30 @@ void handler_answer(struct handler *handler, const struct wire_request *request,
     handler->requests++;
 }
 
+bool handler_takes_put(const struct handler *handler, const struct wire_request *request)
+{
+    if (request->method != WIRE_PAGE_PUT ||
+        (handler->max_pages != 0 && request->npages > handler->max_pages))
+        return false;
+    for (uint32_t i = 0; i < request->npages; i++) {
+        if (request->pages[i].page < handler->first_page)
+            return false;
+    }
+    return true;
+}
+
+bool handler_put_together(struct handler *handler, uint32_t nrequests, uint64_t region,
+                          uint64_t epoch, const struct wire_page *pages, uint32_t npages,
+                          const void *body)
+{
+    uint64_t bad;
+
+    if (store_put(handler->store, region, epoch, pages, npages, body, &bad) != 0)
+        return false;
+    handler->requests += nrequests;
+    return true;
+}
+
 void handler_refuse(const struct wire_request *request, enum wire_status status, const char *detail,
                     struct wire_reply *reply)
 {

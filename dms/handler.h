@@ -10,6 +10,7 @@
 #include "store.h"
 #include "../proto/wire.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
@@ -49,6 +50,16 @@ struct handler_body {
 void handler_answer(struct handler *handler, const struct wire_request *request, int unpacked,
                     const void *body, uint64_t connection, struct wire_reply *reply,
                     struct handler_body *out);
+
+/* Whether REQUEST, which unpacking took for valid, is a PAGE_PUT that this server takes, as far as
+ * can be told without the store. */
+bool handler_takes_put(const struct handler *handler, const struct wire_request *request);
+
+/* Stores NPAGES pages, each number once, of NREQUESTS such requests for one region. True: each of
+ * them is to be answered with WIRE_OK. False: they are to be answered one by one. */
+bool handler_put_together(struct handler *handler, uint32_t nrequests, uint64_t region,
+                          uint64_t epoch, const struct wire_page *pages, uint32_t npages,
+                          const void *body);
 
 /* Fills in the answer to REQUEST, as far as it was unpacked, without doing anything. */
 void handler_refuse(const struct wire_request *request, enum wire_status status, const char *detail,

@@ -39,7 +39,8 @@ enum manifest_type {
     /* All regions before it are REGION_INCOMPLETE; sequence: because of these damages that
      * hide pages (damage_hidden()). */
     MANIFEST_INCOMPLETE = 8,
-    MANIFEST_DOUBT = 9, /* region, stamp: pages of its own up to this may have been replaced */
+    MANIFEST_DOUBT = 9,     /* region, stamp: pages of its own up to this may have been replaced */
+    MANIFEST_UNMARKED = 10, /* flags 1: slots could not be marked, 0: they are */
 };
 
 enum manifest_flag {

@@ -18,6 +18,11 @@ enum {
 _Static_assert(SEGMENT_GROUP_SLOTS == 64, "a group is a word of the maps");
 _Static_assert(GROUP_HEADER_BYTES % SEGMENT_BLOCK_BYTES == 0, "a group has header blocks alone");
 
+static uint32_t shape_groups(struct segment_shape shape)
+{
+    return shape.nslots / SEGMENT_GROUP_SLOTS;
+}
+
 /* What is kept in memory of the open FILE. On failure FILE stays the caller's. */
 static int make_segment(struct segment **out, const struct segment_file *file)
 {
@@ -30,8 +35,7 @@ static int make_segment(struct segment **out, const struct segment_file *file)
     segment->headers = (const struct slot_header *)(const void *)(file->map + segment_header_offset(
                                                                                   file->shape, 0));
     segment->refs = calloc(file->shape.nslots, sizeof(*segment->refs));
-    segment->reported =
-        calloc(file->shape.nslots / SEGMENT_GROUP_SLOTS, sizeof(*segment->reported));
+    segment->reported = calloc(shape_groups(file->shape), sizeof(*segment->reported));
     *out = segment;
     if (segment->refs != NULL && segment->reported != NULL &&
         slot_map_init(&segment->free, file->shape.nslots) == 0)
@@ -77,9 +81,20 @@ int segment_open(struct segment **out, const struct disk *disk, const char *path
         segment_file_close(&file);
         return err;
     }
+    (*out)->blank = calloc(shape_groups((*out)->shape), sizeof(*(*out)->blank));
+    if ((*out)->blank == NULL) {
+        segment_close(out);
+        return -ENOMEM;
+    }
+    (*out)->headers_missing = (*faults & SEGMENT_BAD_HEADERS) != 0;
     /* Who wrote it last may have been killed before it synced. */
     (*out)->filled = true;
     return 0;
+}
+
+void segment_set_in_doubt(struct segment *segment)
+{
+    segment->in_doubt = true;
 }
 
 void segment_close(struct segment **segment)
@@ -89,6 +104,7 @@ void segment_close(struct segment **segment)
     segment_file_close(&(*segment)->file);
     free((*segment)->refs);
     free((*segment)->reported);
+    free((*segment)->blank);
     free((*segment)->stand_ins);
     slot_map_destroy(&(*segment)->free);
     free(*segment);
@@ -136,12 +152,32 @@ void segment_adopt(struct segment *segment, uint32_t slot, enum slot_check check
     (void)err; /* then reading it may fail, which is seen to */
 }
 
-void segment_end_adoption(struct segment *segment)
+/* Zeros beside headers that are none become headers; and the file says which groups have any. */
+static int fill_blanks(struct segment *segment)
+{
+    int err = 0;
+
+    for (uint32_t group = 0; err == 0 && group < shape_groups(segment->shape); group++) {
+        uint64_t blank = segment->blank[group];
+        bool has_headers = blank != ~(uint64_t)0;
+        if (has_headers && blank != 0)
+            err = segment_write_free(segment, group, blank);
+        if (err == 0)
+            err = segment_file_say_headers(&segment->file, group, has_headers);
+    }
+    return err;
+}
+
+int segment_end_adoption(struct segment *segment)
 {
     uint64_t used = segment->shape.nslots - segment->free.nholes;
     uint64_t need = used * (segment->shape.slot_bytes + SIZE_CLASS_HEADER_BYTES);
+    int err = segment_is_lost(segment) ? 0 : fill_blanks(segment);
 
+    free(segment->blank);
+    segment->blank = NULL;
     segment->unsure = segment_file_disk_bytes(&segment->file) > need + need / 8 + UNSURE_BYTES;
+    return err;
 }
 
 bool segment_is_unsure(const struct segment *segment)
@@ -159,6 +195,23 @@ static size_t group_bytes(const struct segment *segment)
     return (size_t)segment->shape.slot_bytes * SEGMENT_GROUP_SLOTS;
 }
 
+/* The group, which has none, gets headers. */
+static int make_headers(struct segment *segment, uint32_t group)
+{
+    int err = segment_write_free(segment, group, ~(uint64_t)0);
+
+    if (err == 0)
+        err = segment_file_say_headers(&segment->file, group, true);
+    if (err == 0)
+        return 0;
+    /* Half of them may be there. */
+    int left = segment_file_punch(
+        &segment->file, segment_header_offset(segment->shape, group * SEGMENT_GROUP_SLOTS),
+        GROUP_HEADER_BYTES);
+    (void)left; /* as long as the file says that there are none, it does not matter */
+    return err;
+}
+
 int segment_reserve(struct segment *segment)
 {
     uint32_t group = slot_map_find_holes(&segment->free), first = group * SEGMENT_GROUP_SLOTS;
@@ -168,6 +221,8 @@ int segment_reserve(struct segment *segment)
 
     if (err == 0 && group_bytes(segment) > 0)
         err = segment_file_reserve(&segment->file, slots, group_bytes(segment));
+    if (err == 0 && !segment_file_has_headers(&segment->file, group))
+        err = make_headers(segment, group);
     return err != 0 ? err : (int)slot_map_fill_holes(&segment->free, group);
 }
 
@@ -177,8 +232,10 @@ static int punch_group(struct segment *segment, uint32_t group, unsigned *calls)
     uint32_t first = group * SEGMENT_GROUP_SLOTS;
     size_t headers = segment_header_offset(segment->shape, first);
     size_t slots = segment_slot_offset(segment->shape, first);
-    int err = segment_file_punch(&segment->file, headers, GROUP_HEADER_BYTES);
+    int err = segment_file_say_headers(&segment->file, group, false);
 
+    if (err == 0)
+        err = segment_file_punch(&segment->file, headers, GROUP_HEADER_BYTES);
     slot_map_make_holes(&segment->free, group, ~(uint64_t)0);
     *calls -= *calls < 2 ? *calls : 2;
     if (err == 0 && group_bytes(segment) > 0)

@@ -17,6 +17,9 @@
  * What a power cut leaves is up to the disk: of what was written since the last sync any part.
  * Whoever frees slots while that matters (slot_pool) marks them in two steps, see segment_unhold().
  *
+ * A group has headers, and the file says so, from when its first hole is made ready until all of it
+ * is given back. A header of zeros in it is a damaged one.
+ *
  * Thread: one owner, except segment_check() and segment_check_group(), which only read and may run
  * in another thread while the owner leaves the segment alone.
  */
@@ -78,6 +81,10 @@ void segment_close(struct segment **segment);
 /* As segment_file_shrink(). */
 bool segment_shrink(struct segment *segment);
 
+/* After segment_open(): there was a power cut. Headers may not have been written, a sector of them
+ * at a time. */
+void segment_set_in_doubt(struct segment *segment);
+
 /* Looks at a slot that is not a hole as it is on disk. READ_PAGE: check the page's bytes also. */
 enum slot_check segment_check(const struct segment *segment, uint32_t slot, bool read_page);
 
@@ -93,9 +100,10 @@ void segment_check_group(struct segment *segment, uint32_t group, void *buffer, 
 /* Then: what the slot is. EMPTY makes it a hole. */
 void segment_adopt(struct segment *segment, uint32_t slot, enum slot_check check);
 
-/* And when all are adopted. Afterwards, while the segment is unsure, holes may have blocks: for
- * every group segment_punch() is to be called, and segment_be_sure() after that. */
-void segment_end_adoption(struct segment *segment);
+/* And when all are adopted; then zeros are no headers any more but in groups without any. Returns
+ * 0 or -errno. Afterwards, while the segment is unsure, holes may have blocks: for every group
+ * segment_punch() is to be called, and segment_be_sure() after that. */
+int segment_end_adoption(struct segment *segment) __attribute__((warn_unused_result));
 bool segment_is_unsure(const struct segment *segment);
 void segment_be_sure(struct segment *segment);
 

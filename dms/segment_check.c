@@ -8,7 +8,7 @@ static enum slot_check check_header(const struct segment *segment, uint32_t slot
 {
     uint32_t state = atomic_load_explicit(&header->state, memory_order_acquire);
 
-    if (state == SLOT_UNUSED || state == SLOT_FREE)
+    if (state == SLOT_FREE)
         return SLOT_CHECK_EMPTY;
     if ((state != SLOT_USED && state != SLOT_DROPPED && state != SLOT_SUPERSEDED) ||
         !slot_header_is_whole(header, slot, segment->shape.slot_bytes))
@@ -83,11 +83,36 @@ static void check_pages(struct segment *segment, uint32_t first, const struct sl
     }
 }
 
+/* Which of the headers that are ZEROS, a bit each, nothing is wrong with. */
+static uint64_t find_blank(const struct segment *segment, uint32_t group, uint64_t zeros)
+{
+    const uint64_t sector = 0xff;
+    uint64_t blank = 0;
+
+    _Static_assert(sizeof(struct slot_header) * 8 == 512, "8 headers are a sector");
+    if (segment->headers_missing || !segment_file_has_headers(&segment->file, group))
+        return zeros;
+    for (unsigned at = 0; segment->in_doubt && at < SEGMENT_GROUP_SLOTS; at += 8) {
+        if (((zeros >> at) & sector) == sector)
+            blank |= sector << at;
+    }
+    return blank;
+}
+
+static bool is_zero(const struct slot_header *header)
+{
+    static const char zeros[sizeof(*header)];
+
+    return memcmp(header, zeros, sizeof(zeros)) == 0;
+}
+
 /* One that cannot be read does not take the others with it. Returns false if there is such a one.
  */
 static bool check_headers(const struct segment *segment, uint32_t first,
                           struct slot_header *headers, uint8_t *checks)
 {
+    uint32_t group = first / SEGMENT_GROUP_SLOTS;
+    uint64_t zeros = 0;
     size_t offset = segment_header_offset(segment->shape, first), len = sizeof(*headers);
     bool is_whole = segment_read(segment, headers, SEGMENT_GROUP_SLOTS * len, offset) == 0;
     bool all_read = true;
@@ -98,7 +123,15 @@ static bool check_headers(const struct segment *segment, uint32_t first,
         all_read = all_read && is_read;
         if (is_read)
             checks[i] = (uint8_t)check_header(segment, first + i, &headers[i]);
+        zeros |= (uint64_t)(is_read && is_zero(&headers[i])) << i;
     }
+    uint64_t blank = find_blank(segment, group, zeros);
+    for (uint32_t i = 0; i < SEGMENT_GROUP_SLOTS; i++) {
+        if (((blank >> i) & 1) != 0)
+            checks[i] = SLOT_CHECK_EMPTY;
+    }
+    if (segment->blank != NULL)
+        segment->blank[group] = blank;
     return all_read;
 }
 

@@ -28,6 +28,16 @@ struct file_header {
     uint64_t checksum; /* of everything before it */
 };
 
+/* Behind that, in the same sector: a disk writes it whole or not at all. */
+struct group_map {
+    uint64_t groups[SEGMENT_GROUP_WORDS];
+    uint64_t checksum; /* of everything before it */
+};
+
+enum { SECTOR_BYTES = 512 };
+
+_Static_assert(sizeof(struct file_header) + sizeof(struct group_map) <= SECTOR_BYTES, "one sector");
+
 bool segment_shape_is_valid(struct segment_shape shape)
 {
     return size_class_find(shape.slot_bytes) < SIZE_CLASSES && shape.nslots > 0 &&
@@ -121,6 +131,16 @@ static int map(struct segment_file *file)
     return 0;
 }
 
+static int write_groups(struct segment_file *file)
+{
+    struct group_map map;
+    struct iovec iov = {&map, sizeof(map)};
+
+    memcpy(map.groups, file->groups, sizeof(map.groups));
+    map.checksum = XXH3_64bits(&map, offsetof(struct group_map, checksum));
+    return segment_file_write(file, &iov, 1, sizeof(map), sizeof(struct file_header));
+}
+
 static int write_header(struct segment_file *file)
 {
     struct file_header header = {
@@ -132,7 +152,38 @@ static int write_header(struct segment_file *file)
 
     memcpy(header.magic, MAGIC, sizeof(MAGIC));
     header.checksum = XXH3_64bits(&header, offsetof(struct file_header, checksum));
-    return segment_file_write(file, &iov, 1, sizeof(header), 0);
+    int err = write_groups(file);
+    return err != 0 ? err : segment_file_write(file, &iov, 1, sizeof(header), 0);
+}
+
+bool segment_file_has_headers(const struct segment_file *file, uint32_t group)
+{
+    return ((file->groups[group / 64] >> (group % 64)) & 1) != 0;
+}
+
+static void set_group(struct segment_file *file, uint32_t group, bool has_headers)
+{
+    uint64_t bit = (uint64_t)1 << (group % 64);
+
+    file->groups[group / 64] &= ~bit;
+    file->groups[group / 64] |= has_headers ? bit : 0;
+}
+
+int segment_file_say_headers(struct segment_file *file, uint32_t group, bool has_headers)
+{
+    bool had_headers = segment_file_has_headers(file, group);
+
+    if (has_headers == had_headers)
+        return 0;
+    set_group(file, group, has_headers);
+    int err = write_groups(file);
+    if (err == 0)
+        return 0;
+    /* Half of it may be there. */
+    set_group(file, group, had_headers);
+    int left = write_groups(file);
+    (void)left; /* opening the file finds it damaged */
+    return err;
 }
 
 int segment_file_create(struct segment_file *file, const struct disk *disk, const char *path,
@@ -155,6 +206,22 @@ int segment_file_create(struct segment_file *file, const struct disk *disk, cons
     int left = disk_unlink(disk, path);
     (void)left; /* opening the pool removes it */
     return err;
+}
+
+/* Returns 0 or -errno. If it is damaged, which is a fault, no group has headers. */
+static int read_groups(struct segment_file *file, unsigned *faults)
+{
+    struct group_map map;
+    ssize_t got = disk_read(file->disk, file->fd, &map, sizeof(map), sizeof(struct file_header));
+
+    if (got < 0)
+        return (int)got;
+    if (got == sizeof(map) &&
+        map.checksum == XXH3_64bits(&map, offsetof(struct group_map, checksum)))
+        memcpy(file->groups, map.groups, sizeof(file->groups));
+    else
+        *faults |= SEGMENT_BAD_HEADER;
+    return 0;
 }
 
 /* Reads the file's header. Returns 0, the shape being what it says, or -errno. A damaged one is a
@@ -200,6 +267,8 @@ static int look_at(struct segment_file *file, unsigned *faults)
     struct stat st;
     int err = read_header(file, faults);
 
+    if (err == 0)
+        err = read_groups(file, faults);
     if (err != 0)
         return err;
     if (fstat(file->fd, &st) != 0)

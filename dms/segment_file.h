@@ -6,6 +6,9 @@
  * file has its full size from the start and is sparse: only reserved groups have blocks, so that a
  * full disk is an error when they are reserved and not later.
  *
+ * The header page says which groups have slot headers, be they of free slots: in all others they
+ * read as zeros, and in these zeros are damage.
+ *
  * The file is mapped for reading, and written with system calls only. Writing through a mapping
  * would make the file system find blocks for all of the folio that a page is in, holes beside it
  * included: space that nobody asked for, and on a full disk a SIGBUS.
@@ -24,9 +27,10 @@
 #include <sys/uio.h>
 
 enum {
-    SEGMENT_FORMAT = 2,
+    SEGMENT_FORMAT = 3,
     SEGMENT_GROUP_SLOTS = 64,
     SEGMENT_MAX_SLOTS = 65536,
+    SEGMENT_GROUP_WORDS = SEGMENT_MAX_SLOTS / SEGMENT_GROUP_SLOTS / 64,
     SEGMENT_BLOCK_BYTES = 4096, /* what is given back to the file system is a multiple of it */
 };
 
@@ -56,7 +60,8 @@ struct segment_file {
     size_t map_bytes;
     size_t file_bytes; /* less than is mapped once it is shrunk */
     bool unmended;
-    bool cut; /* somebody made it shorter */
+    bool cut;                             /* somebody made it shorter */
+    uint64_t groups[SEGMENT_GROUP_WORDS]; /* a bit for each that has headers */
 };
 
 /* Makes PATH on DISK (which outlives the file), which must not exist. Nothing but the header page
@@ -66,7 +71,8 @@ int segment_file_create(struct segment_file *file, const struct disk *disk, cons
 
 /* Opens PATH. If its header is damaged, it has SHAPE, or as many slots as its length says. A file
  * cut short is made as long as it was (the lost slots are found damaged or empty); until
- * segment_file_mend() it does not look whole; *FAULTS says so. Returns 0 or -errno;
+ * segment_file_mend() it does not look whole; *FAULTS says so. Where it was not known to be so
+ * before, no group has headers. Returns 0 or -errno;
  * -EPROTONOSUPPORT: another format. */
 int segment_file_open(struct segment_file *file, const struct disk *disk, const char *path,
                       struct segment_shape shape, unsigned *faults)
@@ -98,6 +104,11 @@ int segment_file_reserve(struct segment_file *file, size_t offset, size_t len)
 /* Gives the blocks back: reads as zeros, and must be reserved again before it is written. Returns 0
  * or -errno: -EOPNOTSUPP. */
 int segment_file_punch(struct segment_file *file, size_t offset, size_t len)
+    __attribute__((warn_unused_result));
+
+/* Whether GROUP has headers, and saying so in the file. Returns 0 or -errno: it is as before. */
+bool segment_file_has_headers(const struct segment_file *file, uint32_t group);
+int segment_file_say_headers(struct segment_file *file, uint32_t group, bool has_headers)
     __attribute__((warn_unused_result));
 
 /* What the file takes on disk. */

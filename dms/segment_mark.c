@@ -139,6 +139,26 @@ int segment_flush(struct segment *segment)
     return err;
 }
 
+int segment_write_free(struct segment *segment, uint32_t group, uint64_t which)
+{
+    _Alignas(sizeof(struct slot_header)) struct slot_header headers[SEGMENT_GROUP_SLOTS] = {0};
+    uint32_t first = group * SEGMENT_GROUP_SLOTS;
+    int err = 0;
+
+    for (uint32_t i = 0; i < SEGMENT_GROUP_SLOTS; i++)
+        headers[i].state = SLOT_FREE;
+    for (uint32_t from = 0; err == 0 && from < SEGMENT_GROUP_SLOTS;) {
+        uint32_t to = from;
+        while (to < SEGMENT_GROUP_SLOTS && ((which >> to) & 1) != 0)
+            to++;
+        if (to > from)
+            err = segment_write_headers(segment, first + from, headers, to - from);
+        from = to + 1;
+    }
+    segment->freed = true;
+    return err;
+}
+
 static bool is_zero(const struct slot_header *headers)
 {
     static const char zeros[SEGMENT_GROUP_SLOTS * sizeof(*headers)];

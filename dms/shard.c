@@ -2,6 +2,7 @@
 
 #include "durability.h"
 #include "handler.h"
+#include "put_gather.h"
 #include "random_number.h"
 #include "reply_queue.h"
 #include "scrub.h"
@@ -47,7 +48,8 @@ struct shard {
     int err;       /* what the thread ended with */
     uint64_t nbad; /* messages that were no requests, since the last log line about them */
     time_t bad_said;
-    struct wire_request request;
+    struct put_gather gather;
+    struct wire_request request, gathered;
     struct wire_reply reply;
     struct handler_body body; /* of the reply */
     char header[WIRE_MAX_HEADER_BYTES];
@@ -134,6 +136,39 @@ static void send_reply(struct shard *shard, uint64_t peer)
         log_error(shard->part, "cannot make a reply: %s", strerror(-err));
 }
 
+/* The PUTs that were gathered are stored and answered. Nobody else's request comes between them. */
+static void answer_gathered(struct shard *shard)
+{
+    struct put_gather *gather = &shard->gather;
+    bool stored = gather->nputs > 1 &&
+                  handler_put_together(&shard->handler, gather->nputs, gather->region,
+                                       gather->epoch, gather->pages, gather->npages, gather->bytes);
+
+    shard->body.nparts = 0;
+    for (uint32_t i = 0; i < gather->nputs; i++) {
+        const void *bytes = put_gather_request(gather, i, &shard->gathered);
+        if (stored)
+            handler_refuse(&shard->gathered, WIRE_OK, "", &shard->reply);
+        else
+            handler_answer(&shard->handler, &shard->gathered, 0, bytes, 0, &shard->reply,
+                           &shard->body);
+        send_reply(shard, gather->puts[i].peer);
+    }
+    put_gather_clear(gather);
+}
+
+/* Whether the request waits for others like it, which may have come already. If not, what was
+ * gathered has been answered. */
+static bool gather(struct shard *shard, const struct server_request *request)
+{
+    bool is_put = handler_takes_put(&shard->handler, &shard->request);
+
+    if (is_put && put_gather_add(&shard->gather, &shard->request, request->body, request->peer))
+        return true;
+    answer_gathered(shard);
+    return is_put && put_gather_add(&shard->gather, &shard->request, request->body, request->peer);
+}
+
 static void answer(struct shard *shard, const struct server_request *request)
 {
     /* For the claims of an earlier start, too, another number. */
@@ -143,6 +178,8 @@ static void answer(struct shard *shard, const struct server_request *request)
                                        request->body_bytes);
 
     shard->body.nparts = 0;
+    if (unpacked == 0 && !request->refused && gather(shard, request))
+        return;
     if (unpacked != 0)
         complain(shard, strerror(-unpacked));
     if (request->refused)
@@ -167,6 +204,7 @@ static int serve_round(struct shard *shard)
         else
             answer(shard, &request);
     }
+    answer_gathered(shard);
     return count;
 }
 

@@ -12,10 +12,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* SLOT_UNUSED is what a new file is full of. The others are far apart, so that a flipped bit makes
- * none of them out of another. SLOT_DROPPED: the page was dropped; the slot says so, to older slots
- * of the page that a power cut may bring back, until those are known to be gone. SLOT_SUPERSEDED:
- * nothing points at it any more, but a power cut may undo what made it so, and then it counts. */
+/* SLOT_UNUSED is what a file is full of where there are no headers: none says so. The others are
+ * far apart, so that a flipped bit makes none of them out of another. SLOT_DROPPED: the page was
+ * dropped; the slot says so, to older slots of the page that a power cut may bring back, until
+ * those are known to be gone. SLOT_SUPERSEDED: nothing points at it any more, but a power cut may
+ * undo what made it so, and then it counts. */
 enum slot_state {
     SLOT_UNUSED = 0,
     SLOT_USED = 0x45534c55,

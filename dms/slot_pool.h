@@ -46,6 +46,9 @@ uint32_t slot_pool_guess_slots(const char *dir);
 /* Closes; the files stay. */
 void slot_pool_close(struct slot_pool **pool);
 
+/* There was a power cut: what was not synced may not have been written. Before slot_pool_scan(). */
+void slot_pool_set_in_doubt(struct slot_pool *pool);
+
 /* From now on slots are freed with the rounds of syncing. Before slot_pool_scan(). */
 void slot_pool_set_durable(struct slot_pool *pool);
 

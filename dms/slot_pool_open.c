@@ -163,6 +163,14 @@ uint32_t slot_pool_guess_slots(const char *dir)
     return (uint32_t)(slots > SLOT_POOL_MAX_SLOTS ? SLOT_POOL_MAX_SLOTS : slots);
 }
 
+void slot_pool_set_in_doubt(struct slot_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->nmembers; i++) {
+        if (pool->members[i].segment != NULL)
+            segment_set_in_doubt(pool->members[i].segment);
+    }
+}
+
 void slot_pool_close(struct slot_pool **pool)
 {
     if (*pool == NULL)
@@ -242,19 +250,20 @@ static int check_all(struct slot_pool *pool, unsigned nthreads)
 }
 
 /* Takes over what a segment holds. Slots in use are held once, by the caller of the scan. */
-static void adopt(struct slot_pool *pool, uint32_t i)
+static int adopt(struct slot_pool *pool, uint32_t i)
 {
     struct member *member = &pool->members[i];
     uint32_t nslots = segment_shape(member->segment).nslots;
 
     for (uint32_t slot = 0; slot < nslots; slot++)
         segment_adopt(member->segment, slot, member->checks[slot]);
-    segment_end_adoption(member->segment);
+    int err = segment_end_adoption(member->segment);
     pool->nunsure += segment_is_unsure(member->segment);
     pool->nempty += slot_pool_is_empty(member->segment);
     slot_pool_account(pool, i, (int64_t)nslots - segment_holes(member->segment), 0);
     if (segment_is_lost(member->segment))
         slot_pool_retire(pool, i);
+    return err;
 }
 
 /* How the scan goes through the slots. */
@@ -301,7 +310,8 @@ int slot_pool_scan(struct slot_pool *pool, unsigned nthreads,
             continue;
         if (segment_is_lost(member->segment))
             err = add_damage(damage, &member->file, DAMAGE_FILE_LENGTH, member->headers_lost);
-        adopt(pool, i);
+        if (err == 0)
+            err = adopt(pool, i);
     }
     for (uint32_t i = 0; i < pool->nmembers; i++) {
         struct member *member = &pool->members[i];

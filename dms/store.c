@@ -354,9 +354,7 @@ bool store_free_doomed(struct store *store)
     if (region == NULL)
         return false;
     bool is_freed = page_tree_shrink(region->pages, SHRINK_STEP);
-    /* What is not marked yet is tried again with whatever comes next. */
-    int err = slot_pool_flush(store->pool);
-    (void)err;
+    store_mark(store);
     if (!is_freed)
         return true;
     store->doomed = region->next_doomed;

@@ -33,16 +33,16 @@ struct manifest_record store_describe_doubt(const struct region *region)
 }
 
 /* Says of all regions that pages of them may be missing, for good, because of HIDDEN damages. Older
- * versions may be there for branches; or, after a power cut, because nothing says yet that they
- * were replaced. Of which pages is known before it is noted that something is hidden. */
-static int make_incomplete(struct store *store, uint64_t hidden, bool power_cut)
+ * versions may be there for branches; or, where marks are MISSING, because nothing says yet that
+ * they were replaced. Of which pages is known before it is noted that something is hidden. */
+static int make_incomplete(struct store *store, uint64_t hidden, bool missing)
 {
     struct manifest_record record;
     int err = 0;
 
     for (uint32_t i = 0; err == 0 && i < region_table_size(store->regions); i++) {
         struct region *region = region_table_at(store->regions, i);
-        uint64_t stamp = power_cut ? store->stamp : region->last_branched;
+        uint64_t stamp = missing ? store->stamp : region->last_branched;
         region->flags |= REGION_INCOMPLETE;
         if (stamp <= region->doubt_stamp)
             continue;
@@ -105,7 +105,7 @@ void store_apply_incomplete(struct store *store, const struct manifest_record *r
         region_table_at(store->regions, i)->flags |= REGION_INCOMPLETE;
 }
 
-static int note_hidden(struct store *store, const struct damage_list *list, bool power_cut)
+static int note_hidden(struct store *store, const struct damage_list *list, bool missing)
 {
     uint64_t hidden;
     bool more = hides_more(store, list, &hidden);
@@ -113,7 +113,7 @@ static int note_hidden(struct store *store, const struct damage_list *list, bool
 
     store->hidden = hidden;
     if (more)
-        return make_incomplete(store, hidden, power_cut);
+        return make_incomplete(store, hidden, missing);
     if (same)
         return 0;
     struct manifest_record record = store_describe_hidden(store);
@@ -138,7 +138,7 @@ int store_settle_damage(struct store *store, struct damage_list *list, struct st
     report->damaged_files = damage_count(list, DAMAGE_FILE_HEADER) +
                             damage_count(list, DAMAGE_FILE_LENGTH) +
                             damage_count(list, DAMAGE_FILE_MISSING);
-    int err = note_hidden(store, list, report->power_cut);
+    int err = note_hidden(store, list, report->power_cut || store->unmarked);
     for (uint32_t i = 0; i < region_table_size(store->regions); i++)
         store->any_incomplete = store->any_incomplete ||
                                 (region_table_at(store->regions, i)->flags & REGION_DOUBTFUL) != 0;

@@ -250,8 +250,6 @@ int store_drop(struct store *store, uint64_t id, uint64_t epoch, uint64_t sequen
         return err;
     for (uint32_t i = 0; i < nranges; i++)
         drop_range(store, region, sequence, &ranges[i]);
-    /* It is written down that they are dropped: what is not marked free now is tried again. */
-    int flushed = slot_pool_flush(store->pool);
-    (void)flushed;
+    store_mark(store);
     return 0;
 }

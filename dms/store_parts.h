@@ -31,6 +31,7 @@ struct store {
     uint64_t boot[2];     /* disk_boot() */
     bool was_synced;      /* the manifest has a note of what is on disk */
     uint64_t noted_stamp; /* the note's */
+    bool unmarked;        /* slots could not be marked, as the manifest says */
     bool serving;         /* it was read back, and rounds of syncing are run */
     uint64_t rounds_begun;
     bool in_round, round_full;
@@ -55,6 +56,14 @@ int store_log_region(struct store *store, const struct region *region)
 
 /* The store was read back: from now on it is known what is on disk, or noted that it is not. */
 int store_begin_durability(struct store *store) __attribute__((warn_unused_result));
+
+/* Marks slots in the files, as slot_pool_flush(). What cannot be marked is tried again with the
+ * next; until then the manifest says that there is something. If it cannot, nothing may change any
+ * more: a page that was replaced might be served later. */
+void store_mark(struct store *store);
+
+/* The record that says whether there are slots that could not be marked. */
+struct manifest_record store_describe_unmarked(bool unmarked);
 
 /* Hands a removed region's pages to store_work(). */
 void store_doom(struct store *store, struct region *region);

@@ -213,9 +213,7 @@ int store_put(struct store *store, uint64_t id, uint64_t epoch, const struct wir
         if (page->sequence > region->sequence)
             region->sequence = page->sequence;
     }
-    /* What is not marked yet is outdone by what was stored, and tried again with what comes next.
-     */
-    int flushed = slot_pool_flush(store->pool);
-    (void)flushed;
-    return err;
+    /* What cannot be marked is outdone by what was stored, unless that is damaged. */
+    store_mark(store);
+    return err != 0 ? err : store->failed;
 }

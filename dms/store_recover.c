@@ -163,6 +163,8 @@ static int apply_record(void *context, const struct manifest_record *record)
         store_apply_incomplete(store, record);
     if (record->type == MANIFEST_SEGMENT)
         return apply_segment(recovery, record);
+    if (record->type == MANIFEST_UNMARKED)
+        store->unmarked = record->flags != 0;
     if (region == NULL)
         return 0;
     if (record->type == MANIFEST_EPOCH && record->epoch > region->epoch)
@@ -599,12 +601,14 @@ static int compact_manifest(struct recovery *recovery, uint64_t nrecords, bool f
     worth = worth && recovery->report->damaged_records + recovery->report->damaged_files == 0;
     if (needed > UINT32_MAX || (!worth && !force))
         return 0;
-    struct manifest_record *records = calloc(needed + 2, sizeof(*records));
+    struct manifest_record *records = calloc(needed + 3, sizeof(*records));
     if (records == NULL)
         return -ENOMEM;
     uint32_t count = 0;
     if (store->hidden > 0)
         records[count++] = store_describe_hidden(store);
+    if (store->unmarked)
+        records[count++] = store_describe_unmarked(true);
     struct slot_pool_file file;
     for (uint32_t i = 0; slot_pool_next_file(store->pool, &i, &file);)
         records[count++] = store_describe_file(&file, true);
@@ -780,10 +784,11 @@ static int finish(struct recovery *recovery, const struct store_options *options
     struct store_report *report = recovery->report;
 
     finish_removals(store);
-    /* What cannot be marked free now is tried again with whatever comes next. */
-    int flushed = slot_pool_flush(store->pool);
-    (void)flushed;
     int err = store_settle_damage(store, recovery->damage, report);
+    /* Only now: until what may be missing is noted, so must be that there are marks missing. */
+    store_mark(store);
+    if (err == 0)
+        err = store->failed;
     report->pages = slot_pool_used(store->pool) - report->damaged_headers;
     report->regions = region_table_count(store->regions);
     if (err == 0 && options->purpose == STORE_REPAIR && damage_harm(recovery->damage) > 0)
@@ -816,6 +821,9 @@ static int rebuild(struct recovery *recovery, const struct store_options *option
         slot_pool_set_durable(store->pool);
     if (err == 0)
         err = judge(recovery);
+    /* Where nothing was ever synced, nobody knows whether there was a power cut. */
+    if (err == 0 && (recovery->doubt || !store->was_synced))
+        slot_pool_set_in_doubt(store->pool);
     /* The sync at the end of opening only writes what the kernel takes to be unwritten. After one
      * that failed, perhaps at an opening before this, that is not all. */
     if (err == 0 && store->durability != STORE_NONE)

@@ -16,6 +16,25 @@ bool store_unsettled(const struct store *store)
             store->noted_stamp != store->stamp || store->unsure != NULL);
 }
 
+struct manifest_record store_describe_unmarked(bool unmarked)
+{
+    return (struct manifest_record){.type = MANIFEST_UNMARKED, .flags = unmarked ? 1 : 0};
+}
+
+void store_mark(struct store *store)
+{
+    bool unmarked = slot_pool_flush(store->pool) != 0;
+    struct manifest_record record = store_describe_unmarked(unmarked);
+
+    if (unmarked == store->unmarked)
+        return;
+    int err = manifest_append(store->manifest, &record, 1, true);
+    if (err == 0)
+        store->unmarked = unmarked;
+    else if (unmarked && store->failed == 0)
+        store->failed = err;
+}
+
 void store_bury(struct store *store, struct region *region)
 {
     if (store->serving) {

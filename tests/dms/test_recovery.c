@@ -118,6 +118,33 @@ static void test_damaged_header_says_whose_it_was(void **state)
         assert_int_equal(fixture_get(&fixture, region, page), 9);
 }
 
+/* A header that reads as zeros, or says that there is none, is not one of a free slot. */
+static void test_header_of_zeros_is_damaged(void **state)
+{
+    uint64_t region = fixture_region(&fixture, "a");
+    struct slot_header zeros = {0};
+    const char *path;
+    long header, bytes;
+
+    (void)state;
+    assert_int_equal(fixture_put(&fixture, region, 0, 10, 1, 7), 0);
+    fixture_locate(&fixture, region, 4, &path, &header, &bytes);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, header, SEEK_SET), 0);
+    assert_int_equal(fwrite(&zeros, sizeof(zeros), 1, file), 1);
+    fixture_locate(&fixture, region, 6, &path, &header, &bytes);
+    assert_int_equal(fseek(file, header, SEEK_SET), 0);
+    assert_int_equal(fwrite(&zeros.state, sizeof(zeros.state), 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture.report.damaged_headers, 1);
+    assert_int_equal(fixture.report.damaged_pages, 1);
+    assert_int_equal(fixture_get(&fixture, region, 4), -ENODATA);
+    assert_int_equal(fixture_get(&fixture, region, 5), 7);
+    assert_int_equal(fixture_get(&fixture, region, 6), -EBADMSG);
+}
+
 /* Nobody knows what the slot held: what the regions there are do not have may be that. */
 static void test_unknown_header_makes_incomplete(void **state)
 {
@@ -512,6 +539,7 @@ int main(void)
         RECOVERY_TEST(test_damaged_page_is_said_and_never_served),
         RECOVERY_TEST(test_page_damaged_while_open),
         RECOVERY_TEST(test_damaged_header_says_whose_it_was),
+        RECOVERY_TEST(test_header_of_zeros_is_damaged),
         RECOVERY_TEST(test_unknown_header_makes_incomplete),
         RECOVERY_TEST(test_new_damage_is_not_taken_for_the_old),
         RECOVERY_TEST(test_branch_does_not_fall_back),

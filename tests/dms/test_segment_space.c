@@ -138,7 +138,7 @@ static void reopen(void)
             check_group(slot / SEGMENT_GROUP_SLOTS, checks);
         segment_adopt(segment, slot, checks[slot % SEGMENT_GROUP_SLOTS]);
     }
-    segment_end_adoption(segment);
+    assert_int_equal(segment_end_adoption(segment), 0);
 }
 
 static uint64_t disk_bytes(void)
@@ -435,16 +435,80 @@ static void test_shape_comes_from_the_file(void **state)
     }
 }
 
+/* Opens it again; of the slots FROM to TO the headers are said to be EXPECTED, all others to be
+ * right. */
+static void reopen_with(bool in_doubt, uint32_t from, uint32_t to, enum slot_check expected)
+{
+    uint8_t checks[NSLOTS] = {0};
+    unsigned faults;
+
+    segment_close(&segment);
+    assert_int_equal(segment_open(&segment, &disk_real, path(), shape, &faults), 0);
+    if (in_doubt)
+        segment_set_in_doubt(segment);
+    for (uint32_t slot = 0; slot < shape.nslots; slot++) {
+        if (slot % SEGMENT_GROUP_SLOTS == 0)
+            check_group(slot / SEGMENT_GROUP_SLOTS, &checks[slot]);
+        bool is_one = slot >= from && slot < to;
+        enum slot_check right = held[slot].len == 0 ? SLOT_CHECK_EMPTY : SLOT_CHECK_GOOD;
+        assert_int_equal(checks[slot], is_one ? expected : right);
+        segment_adopt(segment, slot, checks[slot]);
+    }
+    assert_int_equal(segment_end_adoption(segment), 0);
+}
+
+/* Zeros where there were headers are damage, after a power cut only within a sector; then they
+ * become headers. */
+static void test_zeros_for_headers(void **state)
+{
+    static const char zeros[16 * sizeof(struct slot_header)];
+    uint32_t two = 2 * sizeof(struct slot_header);
+
+    (void)state;
+    begin(1280, NSLOTS);
+    assert_int_equal(segment_reserve(segment), SEGMENT_GROUP_SLOTS);
+    assert_int_equal(fill(10, 1200, 5), 10);
+    reopen_with(false, 0, 0, SLOT_CHECK_EMPTY);
+    overwrite((long)segment_header_offset(shape, 40), zeros, sizeof(zeros));
+    reopen_with(false, 40, 56, SLOT_CHECK_BAD_HEADER);
+    reopen_with(true, 40, 56, SLOT_CHECK_EMPTY);
+    reopen_with(false, 0, 0, SLOT_CHECK_EMPTY);
+    overwrite((long)segment_header_offset(shape, 3), zeros, two);
+    reopen_with(true, 3, 5, SLOT_CHECK_BAD_HEADER);
+    reopen_with(false, 3, 5, SLOT_CHECK_BAD_HEADER);
+}
+
+/* Which groups have headers is damaged: it is found out anew. */
+static void test_map_of_groups_is_damaged(void **state)
+{
+    unsigned faults;
+
+    (void)state;
+    begin(1280, NSLOTS);
+    assert_int_equal(segment_reserve(segment), SEGMENT_GROUP_SLOTS);
+    assert_int_equal(fill(10, 1200, 5), 10);
+    segment_close(&segment);
+    overwrite(40, "\x5a", 1);
+    assert_int_equal(segment_open(&segment, &disk_real, path(), shape, &faults), 0);
+    assert_int_equal(faults, SEGMENT_BAD_HEADER);
+    check_all();
+    for (uint32_t slot = 0; slot < shape.nslots; slot++)
+        segment_adopt(segment, slot, held[slot].len == 0 ? SLOT_CHECK_EMPTY : SLOT_CHECK_GOOD);
+    assert_int_equal(segment_end_adoption(segment), 0);
+    assert_int_equal(segment_mend(segment), 0);
+    reopen_with(false, 0, 0, SLOT_CHECK_EMPTY);
+}
+
 static void test_other_formats_are_refused(void **state)
 {
-    static const uint32_t formats[] = {0, 1, SEGMENT_FORMAT + 1};
+    static const uint32_t formats[] = {0, 1, 2, SEGMENT_FORMAT + 1};
     uint8_t header[32];
     unsigned faults;
 
     (void)state;
     begin(1280, NSLOTS);
     segment_close(&segment);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         int fd = open(path(), O_RDONLY);
         assert_int_equal(pread(fd, header, sizeof(header), 0), sizeof(header));
         close(fd);
@@ -471,6 +535,8 @@ int main(void)
         SPACE_TEST(test_marks_are_seen_after_a_restart),
         SPACE_TEST(test_page_longer_than_its_slot_is_damage),
         SPACE_TEST(test_shape_comes_from_the_file),
+        SPACE_TEST(test_zeros_for_headers),
+        SPACE_TEST(test_map_of_groups_is_damaged),
         SPACE_TEST(test_other_formats_are_refused),
     };
 

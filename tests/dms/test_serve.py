@@ -10,6 +10,7 @@ import threading
 import time
 import unittest
 
+import msgpack
 import zmq
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -102,6 +103,47 @@ class TestServe(unittest.TestCase):
         self.assertGreaterEqual(said, 1)
         self.assertLessEqual(said, time.monotonic() - begun + 2)
         self.assertEqual(self.dms.end(), 0)
+
+    def send_put(self, region, epoch, page, sequence, good=True):
+        content = page_bytes(page, sequence)
+        number = self.client.take_id()
+        entry = [page, sequence, wire.RAW, len(content),
+                 wire.checksum(page, content) ^ (0 if good else 1)]
+        params = [region, epoch, [entry]]
+        self.client.send_raw([
+            msgpack.packb([wire.VERSION, wire.PAGE_PUT, number, 0, params]), content])
+        return number
+
+    def test_burst_of_small_puts(self):
+        """Stored together or not: each has its own answer, and what follows sees them."""
+        region, epoch, _ = self.client.open("small")
+        other, _, _ = self.client.open("other")
+        for turn in range(1, 40):
+            expected = {}
+            for page in range(20):
+                expected[self.send_put(region, epoch, page, 3 * turn)] = 0
+            # A page again; one that is not what it says; an old owner; another region.
+            expected[self.send_put(region, epoch, 7, 3 * turn + 1)] = 0
+            expected[self.send_put(region, epoch, 8, 3 * turn + 1, good=False)] = 3
+            expected[self.send_put(region, epoch + 5, 9, 3 * turn + 1)] = 9
+            expected[self.send_put(other, 1, 9, 3 * turn + 2)] = 0
+            expected[self.send_put(region, epoch, 9, 3 * turn + 1)] = 0
+            get = self.client.take_id()
+            self.client.send_raw([msgpack.packb(
+                [wire.VERSION, wire.PAGE_GET, get, 0, [region, epoch, [[0, 20]]]])])
+            expected[get] = 0
+            bodies = {}
+            for _ in range(len(expected)):
+                reply = self.client.receive(60)
+                self.assertIsNotNone(reply)
+                self.assertEqual(reply[2], expected.pop(reply[1]), reply)
+                bodies[reply[1]] = reply[-1]
+            self.assertEqual(expected, {})
+            newer = {7, 9}
+            self.assertEqual(bodies[get], b"".join(
+                page_bytes(page, 3 * turn + (page in newer)) for page in range(20)))
+        pages = self.client.get(other, 1, [(9, 1)])
+        self.assertEqual(pages[0].bytes, page_bytes(9, 3 * 39 + 2))
 
     def test_peer_that_never_reads(self):
         """Asks for a megabyte a thousand times and takes none: memory stays bounded."""

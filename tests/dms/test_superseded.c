@@ -21,6 +21,17 @@ static uint64_t starts;
 static struct store_fixture fixture;
 static uint64_t region;
 
+/* Writes to this place of a file, and such of that size, fail. */
+static off_t bad_place = -1;
+static size_t bad_bytes;
+
+static ssize_t write_or_fail(void *context, int fd, const struct iovec *iov, int n, off_t offset)
+{
+    if (offset == bad_place || (n == 1 && iov->iov_len == bad_bytes))
+        return -EIO;
+    return disk_real.ops->write(context, fd, iov, n, offset);
+}
+
 static int boot(void *context, uint64_t id[2])
 {
     (void)context;
@@ -34,6 +45,9 @@ static int setup(void **state)
     (void)state;
     ops = *disk_real.ops;
     ops.boot = boot;
+    ops.write = write_or_fail;
+    bad_place = -1;
+    bad_bytes = 0;
     starts = 1;
     fixture_begin(&fixture, CAPACITY);
     fixture_close(&fixture);
@@ -67,7 +81,7 @@ static void wreck(uint64_t page)
 /* The newest slot of the page was never written. */
 static void forget(uint64_t page)
 {
-    static const char zeros[HEADER_BYTES];
+    static const struct slot_header unused = {.state = SLOT_FREE};
     const char *path;
     long header, bytes;
 
@@ -75,7 +89,7 @@ static void forget(uint64_t page)
     FILE *file = fopen(path, "r+b");
     assert_non_null(file);
     assert_int_equal(fseek(file, header, SEEK_SET), 0);
-    assert_int_equal(fwrite(zeros, HEADER_BYTES, 1, file), 1);
+    assert_int_equal(fwrite(&unused, HEADER_BYTES, 1, file), 1);
     assert_int_equal(fclose(file), 0);
 }
 
@@ -184,6 +198,113 @@ static void test_damage_and_a_power_cut(void **state)
     assert_int_equal(fixture_get(&fixture, region, 6), -ENODATA);
 }
 
+/* Stores page 5 anew, and the slot it had cannot be marked. */
+static int put_unmarked(void)
+{
+    const char *path;
+    long header, bytes;
+
+    fixture_locate(&fixture, region, 5, &path, &header, &bytes);
+    bad_place = header;
+    return fixture_put(&fixture, region, 5, 1, 2, 2);
+}
+
+/* The old slot looks as if it counted, and the newer one cannot be told. */
+static void test_mark_could_not_be_written(void **state)
+{
+    (void)state;
+    assert_int_equal(put_unmarked(), 0);
+    assert_int_equal(fixture_get(&fixture, region, 5), 2);
+    bad_place = -1;
+    fixture_close(&fixture);
+    wreck(5);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(fixture_open(&fixture), 0);
+        assert_int_equal(fixture_get(&fixture, region, 5), -ENODATA);
+        fixture_close(&fixture);
+    }
+    assert_int_equal(fixture_open(&fixture), 0);
+    assert_int_equal(fixture_put(&fixture, region, 5, 1, 3, 3), 0);
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture_get(&fixture, region, 5), 3);
+}
+
+/* It was written later: then other pages are as sure as ever. */
+static void test_mark_is_written_later(void **state)
+{
+    (void)state;
+    assert_int_equal(put_unmarked(), 0);
+    bad_place = -1;
+    assert_int_equal(fixture_put(&fixture, region, 6, 1, 3, 3), 0);
+    assert_int_equal(store_commit(fixture.store, true), 0);
+    fixture_close(&fixture);
+    wreck(5);
+    assert_int_equal(fixture_open(&fixture), 0);
+    assert_int_equal(fixture_get(&fixture, region, 5), -ENODATA);
+    assert_int_equal(fixture_get(&fixture, region, 4), 1);
+    assert_int_equal(fixture_get(&fixture, region, 6), 3);
+}
+
+/* Neither can it be noted that there is a mark missing: nothing more is changed, or said to be. */
+static void test_mark_cannot_even_be_noted(void **state)
+{
+    (void)state;
+    bad_bytes = 256;
+    assert_int_equal(put_unmarked(), -EIO);
+    assert_int_equal(store_failure(fixture.store), -EIO);
+    bad_place = -1;
+    bad_bytes = 0;
+    assert_int_equal(fixture_put(&fixture, region, 6, 1, 3, 3), -EIO);
+    fixture_reopen(&fixture);
+    assert_int_equal(fixture_put(&fixture, region, 6, 1, 3, 3), 0);
+}
+
+/* The headers of a group are gone, where there were some. */
+static void test_headers_are_zeros(void **state)
+{
+    static const char zeros[SEGMENT_BLOCK_BYTES];
+    const char *path;
+    long header, bytes;
+
+    (void)state;
+    fixture_locate(&fixture, region, 5, &path, &header, &bytes);
+    fixture_close(&fixture);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, header - header % SEGMENT_BLOCK_BYTES, SEEK_SET), 0);
+    assert_int_equal(fwrite(zeros, sizeof(zeros), 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fixture_open(&fixture), 0);
+        assert_int_equal(fixture.report.damaged_headers, SEGMENT_GROUP_SLOTS);
+        for (uint64_t page = 0; page < 11; page++)
+            assert_int_equal(fixture_get(&fixture, region, page), -ENODATA);
+        fixture_close(&fixture);
+    }
+}
+
+/* Blocks that were given back, and such as were never asked for, are full of zeros too. */
+static void test_holes_are_no_damage(void **state)
+{
+    (void)state;
+    for (uint64_t page = 100; page < 1000; page += 50)
+        assert_int_equal(fixture_put(&fixture, region, page, 50, 1, 1), 0);
+    assert_int_equal(fixture_drop(&fixture, region, 100, 700, 1), 0);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(store_commit(fixture.store, true), 0);
+        assert_int_equal(fixture_used(&fixture), 210);
+    }
+    for (int i = 0; i < 3; i++) {
+        fixture_reopen(&fixture);
+        assert_int_equal(fixture.report.damaged_headers, 0);
+        assert_int_equal(fixture.report.damaged_files, 0);
+        assert_int_equal(fixture_get(&fixture, region, 100), -1);
+        assert_int_equal(fixture_get(&fixture, region, 999), 1);
+        assert_int_equal(fixture_put(&fixture, region, 2000, 60, 2, 2), 0);
+        assert_int_equal(fixture_drop(&fixture, region, 2000, 60, 2), 0);
+    }
+}
+
 /* Without durability nothing is known of what is on disk, and a power cut must not be told
  * otherwise by the note of a run before. */
 static void test_note_is_withdrawn(void **state)
@@ -221,6 +342,11 @@ int main(void)
         SUPERSEDED_TEST(test_nothing_is_wrong),
         SUPERSEDED_TEST(test_undone_by_a_power_cut),
         SUPERSEDED_TEST(test_damage_and_a_power_cut),
+        SUPERSEDED_TEST(test_mark_could_not_be_written),
+        SUPERSEDED_TEST(test_mark_is_written_later),
+        SUPERSEDED_TEST(test_mark_cannot_even_be_noted),
+        SUPERSEDED_TEST(test_headers_are_zeros),
+        SUPERSEDED_TEST(test_holes_are_no_damage),
         SUPERSEDED_TEST(test_note_is_withdrawn),
     };
 

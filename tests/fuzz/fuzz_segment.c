@@ -3,8 +3,8 @@
  *
  * An input is a byte (odd: the store is used, too) and a list of changes to the files of a valid
  * store (fuzz_image.h): bytes laid over, flipped, a file cut short or gone, slots and records in
- * other places. Some make the checksums right again: what no accident does, but what a file made by
- * somebody else may hold. What must be so:
+ * other places, slots in other states. Some make the checksums right again: what no accident does,
+ * but what a file made by somebody else may hold. What must be so:
  *
  * - the store opens or says why not; nothing crashes;
  * - whatever page is served has the checksum it says, and the wire can carry it;
@@ -39,6 +39,7 @@ enum change {
     CHANGE_SHARD_SEAL,
     CHANGE_SHAPE_SEAL, /* a segment file's size and number of slots, and its checksum is right */
     NCHANGES,
+    CHANGE_STATE, /* a slot is in another state: used, free, dropped... */
 };
 
 static void lay_over(struct fuzz_input *input, uint8_t *at, size_t room)
@@ -65,6 +66,21 @@ static void change_slot(struct fuzz_input *input, struct image *image, enum chan
     lay_over(input, header + offset, sizeof(struct slot_header) - offset);
     if (change != CHANGE_SLOT)
         image_seal_slot(segment, slot);
+}
+
+/* Whether it is a state that no accident makes of another. */
+static bool change_state(struct fuzz_input *input, struct image *image)
+{
+    static const uint32_t states[] = {SLOT_USED, SLOT_FREE, SLOT_UNUSED, SLOT_SUPERSEDED,
+                                      SLOT_DROPPED};
+    struct image_file *segment = &image->files[fuzz_byte(input) % image->nsegments];
+    uint32_t slot = fuzz_byte(input) % IMAGE_SLOTS;
+    uint8_t *header = segment->bytes + HEADERS_AT + slot * sizeof(struct slot_header);
+
+    uint32_t state = states[fuzz_byte(input) % 5];
+
+    memcpy(header + offsetof(struct slot_header, state), &state, sizeof(state));
+    return state != SLOT_UNUSED;
 }
 
 /* Not so many slots that it takes long to read them. */
@@ -110,10 +126,18 @@ static void change_file(struct fuzz_input *input, struct image *image, enum chan
     }
 }
 
+/* Inputs that were found before there was CHANGE_STATE mean what they meant. */
+static enum change take_change(struct fuzz_input *input)
+{
+    uint8_t byte = fuzz_byte(input);
+
+    return byte / 8 == 30 ? CHANGE_STATE : (enum change)(byte % NCHANGES);
+}
+
 /* Whether it is one that makes a checksum right again. */
 static bool apply_change(struct fuzz_input *input, struct image *image)
 {
-    enum change change = (enum change)(fuzz_byte(input) % NCHANGES);
+    enum change change = take_change(input);
 
     switch (change) {
     case CHANGE_SLOT:
@@ -133,6 +157,8 @@ static bool apply_change(struct fuzz_input *input, struct image *image)
     case CHANGE_SHAPE_SEAL:
         change_shape(input, image);
         return true;
+    case CHANGE_STATE:
+        return change_state(input, image);
     default:
         change_file(input, image, change);
         return false;
