@@ -1,7 +1,8 @@
 #include "page_hash.h"
 
+#include "../proto/xxh3.h"
+
 #include <string.h>
-#include <xxhash.h>
 
 struct page_hash page_hash_of(const void *page)
 {

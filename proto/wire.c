@@ -1,6 +1,6 @@
 #include "wire.h"
 
-#include <xxhash.h>
+#include "xxh3.h"
 
 uint64_t wire_checksum(uint64_t page, const void *bytes, size_t len_bytes)
 {
