@@ -20,7 +20,8 @@ enum {
      * the thread's static TLS right below it. */
     BLOCK_BELOW_BYTES = 4096,
     BLOCK_ABOVE_BYTES = 4096,
-    NAME_BYTES = 128, /* [anon:...] has at most 87 */
+    STACK_GAP_BYTES = 1 << 20, /* nothing is mapped so near below the stack, which may grow */
+    NAME_BYTES = 128,          /* [anon:...] has at most 87 */
 };
 
 struct thread {
@@ -177,6 +178,29 @@ int proc_map_at(const struct proc_map *map, uint64_t address, struct proc_range 
         query.dev_major != 0 || query.dev_minor != 0 || !is_ordinary(name))
         return -ENOENT;
     *out = (struct proc_range){query.vma_start, query.vma_end};
+    return 0;
+}
+
+int proc_map_room_after(const struct proc_map *map, uint64_t address, uint64_t *out)
+{
+    char name[NAME_BYTES] = "";
+    struct kprocmap_query query = {.size = sizeof query,
+                                   .query_flags = KPROCMAP_COVERING_OR_NEXT,
+                                   .query_addr = address,
+                                   .vma_name_size = sizeof name,
+                                   .vma_name_addr = (uint64_t)name};
+    if (ioctl(map->maps, KPROCMAP_QUERY, &query)) {
+        if (errno != ENAMETOOLONG)
+            return -errno;
+        query.vma_name_size = 0; /* a file's, then: not the stack */
+        query.vma_name_addr = 0;
+        if (ioctl(map->maps, KPROCMAP_QUERY, &query))
+            return -errno;
+    }
+    if (query.vma_start < address)
+        return -EAGAIN;
+    uint64_t gap = strcmp(name, "[stack]") == 0 ? STACK_GAP_BYTES : 0;
+    *out = query.vma_start > address + gap ? query.vma_start - gap : address;
     return 0;
 }
 

@@ -46,6 +46,12 @@ bool proc_map_parse(const char *line, struct proc_range *out);
 int proc_map_at(const struct proc_map *map, uint64_t address, struct proc_range *out)
     __attribute__((warn_unused_result));
 
+/* Up to where a mapping that ends at ADDRESS could grow in place, in *OUT: to the next one, of
+ * whatever kind. 0, -EAGAIN: it has grown beyond ADDRESS, -ENOENT: there is none, -ENOTTY as above,
+ * or another -errno. */
+int proc_map_room_after(const struct proc_map *map, uint64_t address, uint64_t *out)
+    __attribute__((warn_unused_result));
+
 /* Calls EACH for every such mapping, in order. 0 or -errno. */
 int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_range range), void *arg)
     __attribute__((warn_unused_result));
