@@ -38,6 +38,7 @@ struct proc_map {
     size_t text_cap;
     struct thread *threads;
     size_t nthreads, threads_cap;
+    uint64_t pinned_page; /* 0: none */
 };
 
 int proc_map_open(struct proc_map **out, pid_t pid)
@@ -333,8 +334,15 @@ int proc_map_look_at_threads(struct proc_map *map)
     return err;
 }
 
+void proc_map_pin(struct proc_map *map, uint64_t address)
+{
+    map->pinned_page = address / PAGE;
+}
+
 bool proc_map_pinned(const struct proc_map *map, uint64_t page)
 {
+    if (page == map->pinned_page)
+        return true;
     for (size_t i = 0; i < map->nthreads; i++)
         if (page >= map->threads[i].first_page && page <= map->threads[i].last_page)
             return true;

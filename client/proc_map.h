@@ -87,7 +87,10 @@ bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid);
  * thread; 0 when nothing is. */
 uint64_t proc_map_passed(struct proc_map *map, uint64_t now, pid_t spared);
 
-/* Whether PAGE (a page number) must stay, by the last look at the threads. */
+/* The page of ADDRESS (0: of none) must stay, too. */
+void proc_map_pin(struct proc_map *map, uint64_t address);
+
+/* Whether PAGE (a page number) must stay, by the last look at the threads or proc_map_pin(). */
 bool proc_map_pinned(const struct proc_map *map, uint64_t page);
 
 #endif
