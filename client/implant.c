@@ -29,6 +29,8 @@ enum {
     PLAIN_FLAGS = 0x202, /* interrupts on, as always; direction up */
     SOCKET_BYTES = 128,
     VDSO_MOST_BYTES = 1 << 20,
+    FIRST_CALLS = 5,
+    CALL_STOP = SIGTRAP | 0x80, /* by PTRACE_O_TRACESYSGOOD */
 };
 
 #define PAGE_IS_THERE (1ull << 63) /* in /proc/PID/pagemap */
@@ -36,6 +38,7 @@ enum {
 enum step {
     STEP_TO_EXEC,  /* not stopped, and not asked to */
     STEP_TO_STOP,  /* asked to stop */
+    STEP_BEGINS,   /* stops at each system call: see begins() */
     STEP_STOPPED,  /* is, and as it was */
     STEP_MAP,      /* in mmap */
     STEP_PROTECT,  /* in mprotect */
@@ -56,6 +59,8 @@ struct implant {
     struct agent_load load;
     char socket[SOCKET_BYTES];
     uint64_t mark;
+    bool at_exec;
+    uint32_t nstops; /* at system calls */
 };
 
 int implant_new(struct implant **out, pid_t pid, bool at_exec)
@@ -65,7 +70,9 @@ int implant_new(struct implant **out, pid_t pid, bool at_exec)
         return -ENOMEM;
     implant->pid = pid;
     implant->step = at_exec ? STEP_TO_EXEC : STEP_TO_STOP;
-    if (ptrace(PTRACE_SEIZE, pid, NULL, (void *)(long)(at_exec ? PTRACE_O_TRACEEXEC : 0))) {
+    implant->at_exec = at_exec;
+    if (ptrace(PTRACE_SEIZE, pid, NULL,
+               (void *)(long)(at_exec ? PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD : 0))) {
         int err = -errno;
         free(implant);
         return err;
@@ -80,6 +87,11 @@ void implant_destroy(struct implant **implant)
 {
     free(*implant);
     *implant = NULL;
+}
+
+bool implant_waits_for_exec(const struct implant *implant)
+{
+    return implant->step == STEP_TO_EXEC;
 }
 
 int implant_error(const struct implant *implant)
@@ -363,6 +375,20 @@ static void go_on(const struct implant *implant, int signal)
                  (void *)(long)signal);
 }
 
+/* A C library's first calls say where the kernel is to write when the thread ends. The agent asks
+ * for that: so it comes in after that call, or after the first few, whichever they are (Go's has
+ * none). The stops come in pairs, before and after each call. Returns whether it is stopped there.
+ */
+static bool begins(struct implant *implant)
+{
+    struct user_regs_struct regs;
+    bool after = implant->nstops++ % 2 == 1;
+    if (after && (ptrace(PTRACE_GETREGS, implant->pid, NULL, &regs) ||
+                  regs.orig_rax == SYS_set_tid_address || implant->nstops >= 2 * FIRST_CALLS))
+        return true;
+    return ptrace(PTRACE_SYSCALL, implant->pid, NULL, NULL) != 0;
+}
+
 /* STATUS as of waitid(): the signal, and above it the number of ptrace's own event. */
 static enum implant_state on_stop(struct implant *implant, int status)
 {
@@ -380,6 +406,9 @@ static enum implant_state on_stop(struct implant *implant, int status)
         return IMPLANT_STOPPING;
     case STEP_TO_STOP:
         if (event == PTRACE_EVENT_STOP && signal == SIGTRAP) {
+            implant->step = implant->at_exec ? STEP_BEGINS : STEP_STOPPED;
+            if (implant->at_exec && ptrace(PTRACE_SYSCALL, implant->pid, NULL, NULL) == 0)
+                return IMPLANT_STOPPING;
             implant->step = STEP_STOPPED;
             return IMPLANT_STOPPED;
         }
@@ -387,6 +416,17 @@ static enum implant_state on_stop(struct implant *implant, int status)
             break; /* stopped by a signal, and has to stay so: another time */
         go_on(implant, event ? 0 : signal);
         (void)ptrace(PTRACE_INTERRUPT, implant->pid, NULL, NULL);
+        return IMPLANT_STOPPING;
+    case STEP_BEGINS:
+        if (event == PTRACE_EVENT_STOP)
+            break;
+        if (event == 0 && signal == CALL_STOP) {
+            if (!begins(implant))
+                return IMPLANT_STOPPING;
+            implant->step = STEP_STOPPED;
+            return IMPLANT_STOPPED;
+        }
+        (void)ptrace(PTRACE_SYSCALL, implant->pid, NULL, (void *)(long)(event ? 0 : signal));
         return IMPLANT_STOPPING;
     case STEP_LEAVING:
         return finish(implant, IMPLANT_LEFT, event ? 0 : signal);
@@ -404,9 +444,9 @@ static enum implant_state on_stop(struct implant *implant, int status)
 
 enum implant_state implant_step(struct implant *implant)
 {
-    static const enum implant_state states[] = {IMPLANT_STOPPING, IMPLANT_STOPPING, IMPLANT_STOPPED,
-                                                IMPLANT_AT_WORK,  IMPLANT_AT_WORK,  IMPLANT_AT_WORK,
-                                                IMPLANT_LEAVING};
+    static const enum implant_state states[] = {
+        IMPLANT_STOPPING, IMPLANT_STOPPING, IMPLANT_STOPPING, IMPLANT_STOPPED,
+        IMPLANT_AT_WORK,  IMPLANT_AT_WORK,  IMPLANT_AT_WORK,  IMPLANT_LEAVING};
     if (implant->step == STEP_FINISHED)
         return implant->outcome;
     if (implant->step == STEP_STOPPED)

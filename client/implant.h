@@ -20,8 +20,9 @@
 
 struct implant;
 
-/* AT_EXEC: the process is stopped before the first instruction of the next image it executes, else
- * where it is. 0 or -errno (-EPERM: somebody else traces it, or it is forbidden; -ESRCH). */
+/* AT_EXEC: the process is stopped when the next image that it executes has set its first thread up
+ * (or made a few system calls), else where it is. 0 or -errno (-EPERM: somebody else traces it, or
+ * it is forbidden; -ESRCH). */
 int implant_new(struct implant **out, pid_t pid, bool at_exec) __attribute__((warn_unused_result));
 
 enum implant_state {
@@ -47,6 +48,9 @@ int implant_go(struct implant *implant, const char *socket, uint64_t mark)
 
 /* Lets it be as it is. Returns LEFT, or LEAVING: that takes further steps. */
 enum implant_state implant_leave(struct implant *implant);
+
+/* There is nothing to be done before it executes another image, which may take long. */
+bool implant_waits_for_exec(const struct implant *implant);
 
 /* What failed, errno's value. */
 int implant_error(const struct implant *implant);

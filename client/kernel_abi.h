@@ -84,5 +84,6 @@ struct kprocmap_query {
 #define KPROCMAP_WRITABLE (1u << 1)
 #define KPROCMAP_EXECUTABLE (1u << 2)
 #define KPROCMAP_SHARED (1u << 3)
+#define KPROCMAP_COVERING_OR_NEXT (1u << 4)
 
 #endif

@@ -107,6 +107,7 @@ static void admit(struct pager *pager, struct greeting *greeting, struct space *
 {
     space->agent = greeting->connection;
     greeting->connection = -1;
+    proc_map_pin(space->proc, greeting->ready.tid_address);
     pager->counters.images++;
     space_name(space);
     if (space->pid == pager->program) {

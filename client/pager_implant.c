@@ -57,7 +57,8 @@ uint64_t implants_wait_us(const struct pager *pager)
 {
     uint64_t us = UINT64_MAX;
     for (const struct stranger *stranger = pager->strangers; stranger; stranger = stranger->next)
-        if (stranger->implant && !stranger->at_exec && stranger->nsteps < STEPS_AT_ONCE)
+        if (stranger->implant && !implant_waits_for_exec(stranger->implant) &&
+            stranger->nsteps < STEPS_AT_ONCE)
             us = AT_WORK_RETRY_US;
         else if (us > RETRY_US)
             us = RETRY_US;

@@ -20,7 +20,7 @@ enum {
     BRAKE_DENIED_US = 1000000,
     THREADS_US = 20000,
     REGIONS_AT_ONCE = 256,
-    GROWTHS_MOST = 4,       /* of one mapping while it is being registered */
+    CHANGES_MOST = 4,       /* of one mapping while it is being registered */
     SETTLE_MOST_US = 20000, /* threads stop within a millisecond, where they get a processor */
     PROBE_US = 20000,
     SLOW_AGENT_US = 20000, /* it answers within a millisecond, where it gets a processor */
@@ -168,12 +168,53 @@ static void add_area(struct space *space, uint64_t start, uint64_t end)
     adopt(space, start, end);
 }
 
-/* Registers [start, end) if there is something in it that we do not know. Returns whether it has.
- */
-static bool take_range(struct space *space, uint64_t start, uint64_t end)
+/* What may be managed of RANGE around its page AT: not what is the agent's own, nor what is outside
+ * of the window. */
+static struct proc_range cut(const struct space *space, struct proc_range range, uint64_t at)
 {
-    if (each_gap(space, start, end, NULL) == 0)
-        return false;
+    const struct pager_config *config = &space->pager->config;
+    if (range.start < config->start_addr)
+        range.start = config->start_addr;
+    if (range.end > config->end_addr)
+        range.end = config->end_addr;
+    for (int i = 0; i < AGENT_OWN_RANGES; i++) {
+        const struct agent_range *own = &space->own[i];
+        if (own->end <= at && own->end > range.start)
+            range.start = own->end;
+        if (own->end > at && own->start < range.end)
+            range.end = own->start > at ? own->start : at;
+    }
+    return range;
+}
+
+/* Where the mapping at RANGE's start, by the list, begins and ends now. Empty: it is gone. */
+static struct proc_range by_now(const struct space *space, struct proc_range range)
+{
+    struct proc_range now;
+    int err = proc_map_at(space->proc, range.start, &now);
+    if (err == -ENOENT)
+        return (struct proc_range){range.start, range.start};
+    return err ? range : cut(space, now, range.start);
+}
+
+/* *RANGE as it is now, and up to where it can grow in place until it is registered: the end of
+ * RANGE where the kernel cannot say. */
+static uint64_t reach_by_now(const struct space *space, struct proc_range *range)
+{
+    uint64_t reach = 0;
+    int err = -EAGAIN;
+    for (int i = 0; i < CHANGES_MOST && err == -EAGAIN; i++) {
+        *range = by_now(space, *range);
+        err = proc_map_room_after(space->proc, range->end, &reach);
+    }
+    if (err || reach <= range->end)
+        return range->end;
+    return cut(space, (struct proc_range){range->start, reach}, range->start).end;
+}
+
+/* Registers RANGE, and what it may have grown by up to REACH. False: it cannot be, or not now. */
+static bool take_range(struct space *space, struct proc_range range, uint64_t reach)
+{
     if (!uffd_is_quiet(space->uffd)) {
         /* It may have grown in place, or it may be new where we still believe an older one to be.
          * The events that are on their way will tell. And a mapping that is registered in part
@@ -181,58 +222,36 @@ static bool take_range(struct space *space, uint64_t start, uint64_t end)
         space->look_again = true;
         return false;
     }
-    int err = uffd_register(space->uffd, start, end);
+    int err = uffd_register(space->uffd, range.start, reach);
+    /* Something that cannot be registered may have come into the hole. */
+    if (err && reach > range.end)
+        err = uffd_register(space->uffd, range.start, range.end);
     if (err) {
         /* -EBUSY: the program has a userfaultfd of its own there. Others: it changed under us. */
-        log_debug("Pager", "%#llx-%#llx cannot be registered: %s", (unsigned long long)start,
-                  (unsigned long long)end, strerror(-err));
+        log_debug("Pager", "%#llx-%#llx cannot be registered: %s", (unsigned long long)range.start,
+                  (unsigned long long)range.end, strerror(-err));
         return false;
     }
-    const struct leaving_range *leaving = leaving_after(&space->leaving, start / PAGE_BYTES);
-    if (leaving && leaving->start < end / PAGE_BYTES)
+    const struct leaving_range *leaving = leaving_after(&space->leaving, range.start / PAGE_BYTES);
+    if (leaving && leaving->start < range.end / PAGE_BYTES)
         settle(space);
-    each_gap(space, start, end, add_area);
+    each_gap(space, range.start, range.end, add_area);
     space->registered++;
     return true;
 }
 
-/* The end of what may be managed of [start, end). */
-static uint64_t cut_end(const struct space *space, uint64_t start, uint64_t end)
+/* Registers one mapping if there is something in it that we do not know, always as a whole: a part
+ * would split it in two, and the program could not mremap() it any more. The list of mappings is
+ * older than the time it took to read: so the kernel is asked for this one just before, and just
+ * after for what has become of it between the two. And it is registered together with the hole
+ * behind it, for it may be growing into that at this very moment; holes may be registered. */
+static void take_over(struct space *space, struct proc_range range)
 {
-    if (end > space->pager->config.end_addr)
-        end = space->pager->config.end_addr;
-    for (int i = 0; i < AGENT_OWN_RANGES; i++)
-        if (space->own[i].end > start && space->own[i].start < end)
-            end = space->own[i].start > start ? space->own[i].start : start;
-    return end;
-}
-
-/* Where the mapping that the list said ends at END does end now. */
-static uint64_t end_by_now(const struct space *space, uint64_t start, uint64_t end)
-{
-    struct proc_range now;
-    if (proc_map_at(space->proc, start, &now) || now.end <= end)
-        return end;
-    return cut_end(space, start, now.end);
-}
-
-/* Registers one mapping, always as a whole: a part would split it in two, and the program could not
- * mremap() it any more. The list of mappings is older than the time it took to read, and meanwhile
- * this one may have grown in place: so the kernel is asked where it ends just before, and just
- * after for what has grown between the two. ITS_END: whether END is the mapping's own, by the list.
- */
-static void take_over(struct space *space, uint64_t start, uint64_t end, bool its_end)
-{
-    if (each_gap(space, start, end, NULL) == 0)
-        return;
-    if (its_end)
-        end = end_by_now(space, start, end);
-    struct proc_range rest = {start, end};
-    for (int i = 0; i < GROWTHS_MOST && take_range(space, rest.start, rest.end) && its_end; i++) {
-        uint64_t grown_from = rest.end;
-        if (proc_map_at(space->proc, grown_from, &rest) || rest.start != grown_from)
+    for (int i = 0; i < CHANGES_MOST && each_gap(space, range.start, range.end, NULL) > 0; i++) {
+        uint64_t reach = reach_by_now(space, &range);
+        if (range.start >= range.end || !take_range(space, range, reach))
             return;
-        rest.end = cut_end(space, rest.start, rest.end);
+        range = by_now(space, range);
     }
 }
 
@@ -240,7 +259,6 @@ static void consider(void *arg, struct proc_range range)
 {
     struct space *space = arg;
     const struct pager_config *config = &space->pager->config;
-    uint64_t its_end = range.end < config->end_addr ? range.end : 0;
     if (range.start < config->start_addr)
         range.start = config->start_addr;
     if (range.end > config->end_addr)
@@ -257,7 +275,7 @@ static void consider(void *arg, struct proc_range range)
             }
         }
         if (range.start < end)
-            take_over(space, range.start, end, end == its_end);
+            take_over(space, (struct proc_range){range.start, end});
         range.start = next;
     }
 }

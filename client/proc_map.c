@@ -20,7 +20,8 @@ enum {
      * the thread's static TLS right below it. */
     BLOCK_BELOW_BYTES = 4096,
     BLOCK_ABOVE_BYTES = 4096,
-    NAME_BYTES = 128, /* [anon:...] has at most 87 */
+    STACK_GAP_BYTES = 1 << 20, /* nothing is mapped so near below the stack, which may grow */
+    NAME_BYTES = 128,          /* [anon:...] has at most 87 */
 };
 
 struct thread {
@@ -37,6 +38,7 @@ struct proc_map {
     size_t text_cap;
     struct thread *threads;
     size_t nthreads, threads_cap;
+    uint64_t pinned_page; /* 0: none */
 };
 
 int proc_map_open(struct proc_map **out, pid_t pid)
@@ -180,6 +182,29 @@ int proc_map_at(const struct proc_map *map, uint64_t address, struct proc_range 
     return 0;
 }
 
+int proc_map_room_after(const struct proc_map *map, uint64_t address, uint64_t *out)
+{
+    char name[NAME_BYTES] = "";
+    struct kprocmap_query query = {.size = sizeof query,
+                                   .query_flags = KPROCMAP_COVERING_OR_NEXT,
+                                   .query_addr = address,
+                                   .vma_name_size = sizeof name,
+                                   .vma_name_addr = (uint64_t)name};
+    if (ioctl(map->maps, KPROCMAP_QUERY, &query)) {
+        if (errno != ENAMETOOLONG)
+            return -errno;
+        query.vma_name_size = 0; /* a file's, then: not the stack */
+        query.vma_name_addr = 0;
+        if (ioctl(map->maps, KPROCMAP_QUERY, &query))
+            return -errno;
+    }
+    if (query.vma_start < address)
+        return -EAGAIN;
+    uint64_t gap = strcmp(name, "[stack]") == 0 ? STACK_GAP_BYTES : 0;
+    *out = query.vma_start > address + gap ? query.vma_start - gap : address;
+    return 0;
+}
+
 /* The whole file in one buffer. It comes in pieces of at most a page; mappings that change between
  * two pieces may be missed or seen twice, which the next look puts right. */
 static int read_maps(struct proc_map *map, size_t *len)
@@ -309,8 +334,15 @@ int proc_map_look_at_threads(struct proc_map *map)
     return err;
 }
 
+void proc_map_pin(struct proc_map *map, uint64_t address)
+{
+    map->pinned_page = address / PAGE;
+}
+
 bool proc_map_pinned(const struct proc_map *map, uint64_t page)
 {
+    if (page == map->pinned_page)
+        return true;
     for (size_t i = 0; i < map->nthreads; i++)
         if (page >= map->threads[i].first_page && page <= map->threads[i].last_page)
             return true;

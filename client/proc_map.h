@@ -46,6 +46,12 @@ bool proc_map_parse(const char *line, struct proc_range *out);
 int proc_map_at(const struct proc_map *map, uint64_t address, struct proc_range *out)
     __attribute__((warn_unused_result));
 
+/* Up to where a mapping that ends at ADDRESS could grow in place, in *OUT: to the next one, of
+ * whatever kind. 0, -EAGAIN: it has grown beyond ADDRESS, -ENOENT: there is none, -ENOTTY as above,
+ * or another -errno. */
+int proc_map_room_after(const struct proc_map *map, uint64_t address, uint64_t *out)
+    __attribute__((warn_unused_result));
+
 /* Calls EACH for every such mapping, in order. 0 or -errno. */
 int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_range range), void *arg)
     __attribute__((warn_unused_result));
@@ -81,7 +87,10 @@ bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid);
  * thread; 0 when nothing is. */
 uint64_t proc_map_passed(struct proc_map *map, uint64_t now, pid_t spared);
 
-/* Whether PAGE (a page number) must stay, by the last look at the threads. */
+/* The page of ADDRESS (0: of none) must stay, too. */
+void proc_map_pin(struct proc_map *map, uint64_t address);
+
+/* Whether PAGE (a page number) must stay, by the last look at the threads or proc_map_pin(). */
 bool proc_map_pinned(const struct proc_map *map, uint64_t page);
 
 #endif

@@ -8,7 +8,7 @@ packages=(
     gcc libc6-dev clang libclang-rt-dev cmake make pkg-config
     libzmq3-dev libinih-dev libxxhash-dev liblz4-dev libcmocka-dev
     python3 python3-zmq python3-msgpack python3-xxhash
-    golang-go redis-server redis-tools sqlite3 mandoc procps iproute2 util-linux
+    golang-go musl-tools redis-server redis-tools sqlite3 mandoc procps iproute2 util-linux
 )
 if [ "${1:-}" = bench ]; then
     packages+=(g++ mount gnuplot-nox)

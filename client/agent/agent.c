@@ -521,13 +521,23 @@ static struct agent *make_areas(uint64_t pool_bytes, int pool_fd, struct agent_r
 
 /* ---- forks ---- */
 
-/* glibc's and musl's way to run something around fork(); in the program's own thread. */
+/* glibc's way and musl's to run something around fork(); in the program's own thread. */
 extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *)
+    __attribute__((weak, visibility("default")));
+extern int pthread_atfork(void (*)(void), void (*)(void), void (*)(void))
     __attribute__((weak, visibility("default")));
 
 static char pager_path[108];
+static uint64_t tid_address;
 
 static void report(uint32_t kind);
+
+/* In one of the program's own threads. Where the kernel does not say (CONFIG_CHECKPOINT_RESTORE),
+ * 0. */
+static void find_tid_address(void)
+{
+    sys3(__NR_prctl, 40 /* PR_GET_TID_ADDRESS */, (long)&tid_address, 0);
+}
 
 static struct agent_hello make_hello(uint32_t kind)
 {
@@ -590,6 +600,7 @@ static void in_child(void)
                 sys3(__NR_close, forks[i].connection, 0, 0);
             forks[i].tid = 0;
         }
+    find_tid_address();
     report(AGENT_CHILD);
 }
 
@@ -615,6 +626,7 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
     struct agent_ready ready;
     clear(&ready, sizeof ready);
     struct agent *agent = NULL;
+    ready.tid_address = tid_address;
     if (kind == AGENT_CHILD && mark)
         (void)*(volatile char *)mark;
     int device = welcome->has_device ? given[1] : -1;
@@ -641,9 +653,13 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
         end_program();
     if (agent && ready.error == 0)
         set_word(&agent->verdict, (int)go.verdict);
-    if (kind == AGENT_IMAGE && __register_atfork) {
+    if (kind == AGENT_IMAGE) {
         void (*before)(void) = go.watch_forks ? before_fork : NULL;
-        __register_atfork(before, go.watch_forks ? after_fork : NULL, in_child, NULL);
+        void (*after)(void) = go.watch_forks ? after_fork : NULL;
+        if (__register_atfork)
+            __register_atfork(before, after, in_child, NULL);
+        else if (pthread_atfork)
+            pthread_atfork(before, after, in_child);
     }
     for (int i = 0; i < 2; i++)
         if (uffds[i] >= 0)
@@ -668,15 +684,23 @@ static void report(uint32_t kind)
     sys3(__NR_close, sock, 0, 0);
 }
 
+/* musl hands constructors nothing, but has this set by then. glibc does hand it on, and runs us
+ * before it has set up anything of its own. */
+extern char **environ __attribute__((weak, visibility("default")));
+extern const char *gnu_get_libc_version(void) __attribute__((weak, visibility("default")));
+
 __attribute__((constructor)) static void agent_start(int argc, char **argv, char **envp)
 {
     (void)argc;
     (void)argv;
+    if (!gnu_get_libc_version)
+        envp = &environ ? environ : NULL;
     const char *path = find_env(envp, "EDM_AGENT");
     if (!path)
         return;
     for (unsigned i = 0; path[i] && i < sizeof pager_path - 1; i++)
         pager_path[i] = path[i];
+    find_tid_address();
     report(AGENT_IMAGE);
 }
 
@@ -702,6 +726,7 @@ __attribute__((used)) static void enter(const char *path, char *its_mark)
     for (unsigned i = 0; path[i] && i < sizeof pager_path - 1; i++)
         pager_path[i] = path[i];
     mark = its_mark;
+    find_tid_address();
     uint64_t kind = its_mark ? AGENT_CHILD : AGENT_IMAGE;
     if (spawn(CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
               report_stack + CALL_STACK_BYTES, report_apart, (void *)kind) > 0)

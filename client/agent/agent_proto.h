@@ -83,6 +83,9 @@ struct agent_ready {
     uint64_t gate; /* AGENT_BATCH_PAGES pages, to be registered on the uffd */
     uint64_t hold; /* AGENT_BATCH_PAGES pages, to be registered on the hold uffd */
     uint64_t mark; /* one page, to be registered on the uffd when the first pages are */
+    /* What the kernel clears when the thread that begins ends; 0: nothing. All of musl's threads
+     * have the same. */
+    uint64_t tid_address;
     struct agent_range own[AGENT_OWN_RANGES]; /* never to be managed */
 };
 

@@ -327,6 +327,11 @@ static void test_threads(void **state)
     assert_true(proc_map_pinned(map, thread_block));
     assert_false(proc_map_pinned(map, thread_block + 1000));
     assert_int_equal(proc_map_thread_cpu_us(map, 1 << 30), 0);
+    proc_map_pin(map, (thread_block + 1000) * PAGE + 8);
+    assert_true(proc_map_pinned(map, thread_block + 1000));
+    assert_false(proc_map_pinned(map, thread_block + 1001));
+    proc_map_pin(map, 0);
+    assert_false(proc_map_pinned(map, thread_block + 1000));
     sem_post(&thread_may_end);
     assert_int_equal(pthread_join(thread, NULL), 0);
     /* The kernel takes a thread's entry away a moment after it was joined. */
