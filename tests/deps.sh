@@ -8,6 +8,13 @@ packages=(
     libzmq3-dev libinih-dev libxxhash-dev liblz4-dev libcmocka-dev
     python3 python3-zmq python3-msgpack python3-xxhash
     golang-go redis-server redis-tools sqlite3 mandoc procps iproute2 util-linux
+    default-jdk-headless postgresql nodejs perl gawk python3-numpy libjemalloc2 gdb strace
+)
+# One of each line: Debian 12's name, Debian 13's.
+choices=(
+    "libmsgpack-dev libmsgpack-c-dev"
+    "libmimalloc2.0 libmimalloc3"
+    "libpython3.11-testsuite libpython3.13-testsuite"
 )
 
 installed() {
@@ -18,30 +25,31 @@ missing=()
 for package in "${packages[@]}"; do
     installed "$package" || missing+=("$package")
 done
-# Debian 13 renamed msgpack's C library.
-msgpack=no
-if installed libmsgpack-dev || installed libmsgpack-c-dev; then
-    msgpack=yes
-fi
-if [ ${#missing[@]} -eq 0 ] && [ $msgpack = yes ]; then
+missing_choices=()
+for choice in "${choices[@]}"; do
+    read -r old new <<<"$choice"
+    installed "$old" || installed "$new" || missing_choices+=("$choice")
+done
+if [ $((${#missing[@]} + ${#missing_choices[@]})) -eq 0 ]; then
     exit 0
 fi
 
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     if ! command -v sudo >/dev/null; then
-        echo "deps: needs root (or sudo) to install: ${missing[*]}" >&2
+        echo "deps: needs root (or sudo) to install: ${missing[*]} ${missing_choices[*]}" >&2
         exit 1
     fi
     as_root=(sudo)
 fi
 "${as_root[@]}" apt-get update
-if [ $msgpack = no ]; then
-    if apt-cache show libmsgpack-c-dev >/dev/null 2>&1; then
-        missing+=(libmsgpack-c-dev)
+for choice in ${missing_choices[@]+"${missing_choices[@]}"}; do
+    read -r old new <<<"$choice"
+    if apt-cache show "$new" >/dev/null 2>&1; then
+        missing+=("$new")
     else
-        missing+=(libmsgpack-dev)
+        missing+=("$old")
     fi
-fi
+done
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y --no-install-recommends "${missing[@]}"
