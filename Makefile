@@ -46,6 +46,29 @@ power-cut: deps
 	@cmake --build $(BUILD)/power-cut --parallel $(JOBS) --target dms_test_power_cut
 	$(BUILD)/power-cut/tests/dms/dms_test_power_cut $(CUTS) $(SEED)
 
+# Everything at once for SECONDS: threads, forks, execs, random memory calls, DMSs that are killed, processes that
+# are stopped, deaths; in the plain build and, for half as long each, in the sanitizer builds.
+SECONDS ?= 600
+STRESS = address thread
+.PHONY: stress
+stress: deps
+	@cmake -S . -B $(BUILD)/stress >/dev/null
+	@cmake --build $(BUILD)/stress --parallel $(JOBS)
+	/usr/bin/python3 -B tests/run/stress.py $(BUILD)/stress/edm $(BUILD)/stress/tests/run $(SECONDS) $(SEED)
+	@for name in $(STRESS); do \
+	    cmake -S . -B $(BUILD)/stress-$$name -DEDM_SANITIZE=$$name >/dev/null && \
+	    cmake --build $(BUILD)/stress-$$name --parallel $(JOBS) --target edm && \
+	    tests/run/sanitized.sh $$name /usr/bin/python3 -B tests/run/stress.py $(BUILD)/stress-$$name/edm \
+	        $(BUILD)/stress/tests/run $$(($(SECONDS) / 2)) $(SEED) || exit 1; \
+	done
+
+# Java, PostgreSQL, Python's own tests, a parallel build and others: larger, and more of them, than in make check.
+.PHONY: suites
+suites: deps
+	@cmake -S . -B $(BUILD)/stress >/dev/null
+	@cmake --build $(BUILD)/stress --parallel $(JOBS)
+	EDM_LONG=1 /usr/bin/python3 -B tests/run/suites.py $(BUILD)/stress/edm $(BUILD)/stress/tests/run
+
 .PHONY: docker-test
 docker-test:
 	tests/docker/run.sh
