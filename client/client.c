@@ -103,7 +103,7 @@ static int open_store(struct run *run, char *why, size_t why_cap)
     run->set.endpoints = run->config->dms;
     run->set.nshards = (uint32_t)run->config->ndms;
     if (run->config->ndms == 0) {
-        int err = private_dms_start(&run->dms, run->self, run->dir.path, run->guard_fd);
+        int err = private_dms_start(&run->dms, run->self, run->dir.store, run->guard_fd);
         if (err) {
             snprintf(why, why_cap, "cannot start the private DMS: %s", strerror(-err));
             return err;
@@ -134,6 +134,7 @@ static int open_pager(struct run *run)
         .end_addr = run->config->end_addr,
         .listen_fd = run->dir.listen_fd,
         .socket = run->dir.socket,
+        .agent = run->dir.agent,
         .device_fd = run->device_fd,
         .guard_fd = run->guard_fd,
         .follow = run->config->follow,
@@ -241,7 +242,7 @@ static void on_dms_end(struct run *run)
         return;
     }
     log_error("Client", "the private DMS ended (%s): starting it again on its pages", words);
-    int err = private_dms_start(&run->dms, run->self, run->dir.path, run->guard_fd);
+    int err = private_dms_start(&run->dms, run->self, run->dir.store, run->guard_fd);
     if (err) {
         log_fatal("Client", "cannot start the private DMS: %s", strerror(-err));
         end_program(run, FAILED);
@@ -469,11 +470,10 @@ static int run_program(struct run *run)
         log_fatal("Client", "%s", why);
         return FAILED;
     }
-    if (run->config->follow && tree_watch_new(&run->tree)) {
-        log_fatal("Client", "out of memory");
-        return FAILED;
-    }
-    err = open_pager(run);
+    if (run->config->follow)
+        err = tree_watch_new(&run->tree, run->dir.agent);
+    if (!err)
+        err = open_pager(run);
     if (err) {
         log_fatal("Client", "cannot start the pager: %s", strerror(-err));
         return FAILED;

@@ -86,4 +86,16 @@ struct kprocmap_query {
 #define KPROCMAP_SHARED (1u << 3)
 #define KPROCMAP_COVERING_OR_NEXT (1u << 4)
 
+/* PIDFD_GET_INFO (Linux 6.13) on a pidfd; with PIDFD_INFO_EXIT (6.15) of one that was waited for.
+ */
+struct kpidfd_info {
+    uint64_t mask; /* in: what is asked for; out: what was answered */
+    uint64_t cgroup;
+    uint32_t pid, tgid, ppid;
+    uint32_t ids[8];
+    int32_t exit_code; /* as wait() says it */
+};
+#define KPIDFD_GET_INFO _IOWR(0xFF, 11, struct kpidfd_info)
+#define KPIDFD_INFO_EXIT (1u << 3)
+
 #endif

@@ -26,6 +26,7 @@ struct pager_config {
     uint64_t start_addr, end_addr;
     int listen_fd;      /* where agents connect; not owned */
     const char *socket; /* its path; not owned */
+    const char *agent;  /* the preloaded file's path; not owned */
     int device_fd;      /* /dev/userfaultfd or -1; not owned */
     int guard_fd;       /* where to send the userfaultfds for safe keeping; not owned */
     bool follow;        /* manage the program's children too */
@@ -73,8 +74,8 @@ void pager_set_program(struct pager *pager, pid_t pid);
  * loads no agent. After pager_set_program(). */
 void pager_let_go(struct pager *pager, int go_fd);
 
-/* PID, a descendant of the program or the program itself, is statically linked: it needs an agent,
- * unless it has one. */
+/* PID, a descendant of the program or the program itself, loads no agent: it needs one, unless it
+ * has one. */
 void pager_found(struct pager *pager, pid_t pid);
 
 /* Ends the pager's thread; counters can still be read. The program must have ended. */

@@ -5,6 +5,7 @@
 
 #include "fd_message.h"
 #include "guard.h"
+#include "program.h"
 #include "uffd.h"
 #include "../ini/log.h"
 
@@ -54,6 +55,15 @@ static int make_pool(void)
 static int answer(const struct greeting *greeting, const void *words, size_t bytes)
 {
     return fd_message_send(greeting->connection, words, bytes, NULL, 0, MSG_DONTWAIT);
+}
+
+/* Always an error: there is nothing more to say. */
+static int say_go_on_alone(const struct greeting *greeting)
+{
+    struct agent_go go = {AGENT_LEAVE_ALONE, 0};
+    if (answer(greeting, &go, sizeof go))
+        log_debug("Pager", "%d hung up at once", (int)greeting->pid);
+    return -ECONNRESET;
 }
 
 /* ---- ready ---- */
@@ -125,19 +135,18 @@ static void admit(struct pager *pager, struct greeting *greeting, struct space *
  * find zeros where its parent's pages are elsewhere. */
 static int refuse_blind(struct pager *pager, struct greeting *greeting)
 {
-    struct agent_go go = {AGENT_LEAVE_ALONE, 0};
     if (greeting->pid == pager->program) {
-        log_fatal("Pager", "the program is statically linked, and so can be managed only with "
-                           "EVENT_FORK (CAP_SYS_PTRACE)");
+        log_fatal("Pager",
+                  "the program loads no agent (statically linked, or LD_PRELOAD was changed), and "
+                  "so can be managed only with EVENT_FORK (CAP_SYS_PTRACE)");
         return -ECANCELED;
     }
-    log_warn("Pager",
-             "%d is statically linked, and so can be managed only with EVENT_FORK "
-             "(CAP_SYS_PTRACE): it runs natively, outside of the budget",
-             (int)greeting->pid);
-    if (answer(greeting, &go, sizeof go))
-        log_debug("Pager", "%d hung up at once", (int)greeting->pid);
-    return -ECONNRESET;
+    log_warn(
+        "Pager",
+        "%d loads no agent (statically linked, or LD_PRELOAD was changed), and so can be "
+        "managed only with EVENT_FORK (CAP_SYS_PTRACE): it runs natively, outside of the budget",
+        (int)greeting->pid);
+    return say_go_on_alone(greeting);
 }
 
 static int admit_image(struct pager *pager, struct greeting *greeting)
@@ -244,6 +253,21 @@ static int admit_child(struct pager *pager, struct greeting *greeting)
     return orphan ? adopt_orphan(pager, greeting, orphan) : admit_image(pager, greeting);
 }
 
+/* Its agent's thread is there no more: exec() ends all threads first. */
+static bool has_hung_up(const struct space *space)
+{
+    struct pollfd fd = {space->agent, POLLIN | POLLRDHUP, 0};
+    return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLHUP | POLLRDHUP | POLLERR));
+}
+
+/* Two agents may come up in an image at the same time, one preloaded and one put in (in a child
+ * whose parent has written over its environment). The first one to be ready is taken. */
+static bool has_another(const struct pager *pager, const struct greeting *greeting)
+{
+    const struct space *space = space_of(pager, greeting->pid);
+    return space && !has_hung_up(space);
+}
+
 static int on_ready(struct pager *pager, struct greeting *greeting)
 {
     int err = 0;
@@ -253,6 +277,8 @@ static int on_ready(struct pager *pager, struct greeting *greeting)
     if (err)
         return err;
     greeting->is_ready = true;
+    if (has_another(pager, greeting))
+        return say_go_on_alone(greeting);
     if (greeting->ready.error) {
         explain_refusal(&greeting->ready);
         return -ECANCELED;
@@ -269,13 +295,6 @@ static bool program_region_is_used(const struct pager *pager)
         if (!space->owns_region && space->pressed && !space->released)
             return true;
     return false;
-}
-
-/* Its agent's thread is there no more: exec() ends all threads first. */
-static bool has_hung_up(const struct space *space)
-{
-    struct pollfd fd = {space->agent, POLLIN | POLLRDHUP, 0};
-    return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLHUP | POLLRDHUP | POLLERR));
 }
 
 /* Not to be managed by this agent. Always an error: there is nothing more to say. */
@@ -392,6 +411,12 @@ static bool step(struct pager *pager, struct greeting *greeting, uint64_t now_us
     return err || greeting->connection < 0;
 }
 
+/* Anybody can connect where edm is root's. */
+static bool is_from_the_program(const struct ucred *peer)
+{
+    return peer->uid == geteuid() || program_is_below(peer->pid, getpid());
+}
+
 static int accept_all(struct pager *pager, uint64_t now_us)
 {
     int count = 0;
@@ -404,6 +429,14 @@ static int accept_all(struct pager *pager, uint64_t now_us)
         struct greeting *greeting = calloc(1, sizeof *greeting);
         if (!greeting || getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size)) {
             log_warn("Pager", "a connection cannot be taken: %s", strerror(errno));
+            free(greeting);
+            close(connection);
+            continue;
+        }
+        if (!is_from_the_program(&peer)) {
+            log_warn("Pager",
+                     "process %d of user %u, which is none of the program's, has connected",
+                     (int)peer.pid, (unsigned)peer.uid);
             free(greeting);
             close(connection);
             continue;

@@ -1,6 +1,7 @@
-/* Programs that load no agent, being statically linked: who they are, and the agent's way into
- * them. The program itself is met at its exec; what comes by other ways (a shell that execs it, a
- * child of somebody's) is met wherever it is when it is found. */
+/* Programs that load no agent, being statically linked or started without it in LD_PRELOAD: who
+ * they are, and the agent's way into them. The program itself is met at its exec; what comes by
+ * other ways (a shell that execs it, a child of somebody's) is met wherever it is when it is found.
+ */
 #include "space.h"
 
 #include "implant.h"
@@ -91,11 +92,9 @@ void implant_watch(struct pager *pager, pid_t pid)
 
 enum verdict { TAKE, LATER, NEVER, REFUSED };
 
-static int is_static(pid_t pid)
+static int loads_no_agent(const struct pager *pager, pid_t pid)
 {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
-    return program_is_static(path);
+    return program_loads_no_agent(pid, pager->config.agent);
 }
 
 /* A number from /proc/PID/status, or -1. */
@@ -165,9 +164,9 @@ static enum verdict look(const struct pager *pager, struct stranger *stranger)
     pid_t pid = stranger->pid;
     if (space_of(pager, pid) || greet_is_with(pager, pid))
         return NEVER; /* it has an agent */
-    int fixed = is_static(pid);
-    if (fixed <= 0)
-        return fixed == 0 && stranger->may_exec ? LATER : NEVER;
+    int without = loads_no_agent(pager, pid);
+    if (without <= 0)
+        return without == 0 && stranger->may_exec ? LATER : NEVER;
     if (status_number(pid, "Seccomp") > 0)
         return REFUSED;
     struct proc_map *proc;
@@ -187,14 +186,16 @@ static enum verdict look(const struct pager *pager, struct stranger *stranger)
 static void fail(struct pager *pager, const struct stranger *stranger, const char *why)
 {
     if (stranger->pid == pager->program) {
-        log_fatal("Pager",
-                  "the program is statically linked, and EDM's agent cannot be put into it: %s",
-                  why);
+        log_fatal(
+            "Pager",
+            "the program loads nothing when it starts, and EDM's agent cannot be put into it: "
+            "%s",
+            why);
         pager_fail(pager);
     } else {
         log_warn("Pager",
-                 "%d is statically linked and EDM's agent cannot be put into it: %s. It is not "
-                 "managed",
+                 "%d loads no agent (statically linked, or LD_PRELOAD was changed) and none can be "
+                 "put into it: %s. It is not managed",
                  (int)stranger->pid, why);
     }
 }
@@ -269,7 +270,7 @@ static bool begin(struct pager *pager, struct stranger *stranger, uint64_t now_u
     if (verdict == NEVER || verdict == REFUSED || kill(stranger->pid, 0))
         return true;
     if (verdict == LATER)
-        return age_us > (is_static(stranger->pid) > 0 ? FOUND_US : EXEC_US);
+        return age_us > (loads_no_agent(pager, stranger->pid) > 0 ? FOUND_US : EXEC_US);
     int err = implant_new(&stranger->implant, stranger->pid, false);
     /* The brake of the image before, or of a process that is being let go, is ours. */
     if (err == -EPERM && age_us < FOUND_US)

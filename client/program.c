@@ -1,5 +1,7 @@
 #include "program.h"
 
+#include "kernel_abi.h"
+
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,13 +11,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SCRIPT_DEPTH = 4, HEADER_BYTES = 4096, CANNOT_RUN = 126, NOT_FOUND = 127 };
+enum {
+    SCRIPT_DEPTH = 4,
+    HEADER_BYTES = 4096,
+    CANNOT_RUN = 126,
+    NOT_FOUND = 127,
+    STAT_BYTES = 1024
+};
 
 /* A name of its own (DT_SONAME) has what others load: the dynamic linker, above all, which can be
  * run as a program and then preloads what it is told to. */
@@ -54,6 +63,18 @@ static bool is_ours(const Elf64_Ehdr *header)
            header->e_ident[EI_CLASS] == ELFCLASS64 && header->e_machine == EM_X86_64;
 }
 
+/* 1: a program for this machine. */
+static int is_for_us(const char *path)
+{
+    Elf64_Ehdr header;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int result = pread(fd, &header, sizeof header, 0) == (ssize_t)sizeof header && is_ours(&header);
+    close(fd);
+    return result;
+}
+
 int program_is_static(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -65,6 +86,47 @@ int program_is_static(const char *path)
         result = loads_nothing(fd, &header);
     close(fd);
     return result;
+}
+
+/* 1, 0 or -errno. */
+static int file_contains(const char *path, const char *words)
+{
+    char bytes[HEADER_BYTES];
+    size_t len = strlen(words), kept = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int result = 0;
+    ssize_t got;
+    while (!result && (got = read(fd, bytes + kept, sizeof bytes - kept)) > 0) {
+        kept += (size_t)got;
+        result = memmem(bytes, kept, words, len) != NULL;
+        /* The words may go on in what is read next. */
+        size_t tail = kept < len ? kept : len - 1;
+        memmove(bytes, bytes + kept - tail, tail);
+        kept = tail;
+    }
+    close(fd);
+    return result;
+}
+
+int program_loads_no_agent(pid_t pid, const char *agent)
+{
+    char exe[64], path[64];
+    snprintf(exe, sizeof exe, "/proc/%d/exe", (int)pid);
+    int fixed = program_is_static(exe);
+    if (fixed)
+        return fixed;
+    /* Who writes over its environment, to show something in ps, still has the file mapped; and so
+     * have its children. */
+    static const char *const tells[] = {"environ", "maps"};
+    for (size_t i = 0; i < sizeof tells / sizeof *tells; i++) {
+        snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, tells[i]);
+        int found = file_contains(path, agent);
+        if (found)
+            return found < 0 ? found : 0;
+    }
+    return is_for_us(exe);
 }
 
 static int check_elf(int fd, const char *path, const char *bytes, size_t len, char *why,
@@ -303,18 +365,55 @@ bool program_has_ended(int pidfd)
     return poll(&fd, 1, 0) == 1;
 }
 
-static pid_t parent_of(pid_t pid)
+/* What /proc/PID/stat says after the name, in TEXT; NULL: the process is gone. */
+static const char *read_stat(pid_t pid, char text[STAT_BYTES])
 {
-    char path[64], text[512];
-    int parent = 0;
+    char path[64];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    ssize_t got = fd < 0 ? 0 : read(fd, text, STAT_BYTES - 1);
     if (fd >= 0)
         close(fd);
     text[got > 0 ? got : 0] = 0;
-    const char *after = strrchr(text, ')');
+    return strrchr(text, ')');
+}
+
+static pid_t parent_of(pid_t pid)
+{
+    char text[STAT_BYTES];
+    int parent = 0;
+    const char *after = read_stat(pid, text);
     return after && sscanf(after, ") %*c %d", &parent) == 1 ? parent : 0;
+}
+
+bool program_has_dumped(pid_t pid, int pidfd)
+{
+    char text[STAT_BYTES];
+    const char *after = read_stat(pid, text);
+    if (after) {
+        const char *last = strrchr(after, ' '); /* exit_code is the last field */
+        int status = last ? atoi(last) : 0;
+        return WIFSIGNALED(status) && WCOREDUMP(status);
+    }
+    struct kpidfd_info info = {.mask = KPIDFD_INFO_EXIT};
+    return pidfd >= 0 && ioctl(pidfd, KPIDFD_GET_INFO, &info) == 0 &&
+           (info.mask & KPIDFD_INFO_EXIT) && WIFSIGNALED(info.exit_code) &&
+           WCOREDUMP(info.exit_code);
+}
+
+bool program_is_below(pid_t pid, pid_t ancestor)
+{
+    enum { DEPTH_MOST = 1000, TRIES = 3 };
+    /* Who loses its parent meanwhile gets another one, and may be looked for above the wrong one.
+     */
+    for (int i = 0; i < TRIES; i++) {
+        pid_t at = pid;
+        for (int depth = 0; at > 1 && at != ancestor && depth < DEPTH_MOST; depth++)
+            at = parent_of(at);
+        if (at == ancestor)
+            return true;
+    }
+    return false;
 }
 
 bool program_pass_on_end(pid_t pid)

@@ -22,6 +22,19 @@ int program_find(const char *name, char path[PATH_MAX], bool *is_static, char *w
  * -errno when it cannot be read. Thread: any. */
 int program_is_static(const char *path);
 
+/* Whether PID's image comes up without the agent: it loads nothing, or was started without AGENT
+ * (the preloaded file's path) in its environment and has not inherited it from its parent's memory
+ * either. 1 or 0, or -errno when it cannot be read. Thread: any. */
+int program_loads_no_agent(pid_t pid, const char *agent);
+
+/* Whether PID, for which PIDFD stands (-1: none), has ended with a core dump: also while its last
+ * threads are ending, and after it was waited for where the kernel remembers that (Linux 6.15).
+ * Thread: any. */
+bool program_has_dumped(pid_t pid, int pidfd);
+
+/* Whether PID is a descendant of ANCESTOR. Thread: any. */
+bool program_is_below(pid_t pid, pid_t ancestor);
+
 /* Whether the file can take the agent: 0; 126 with a line in WHY when it cannot. *IS_STATIC: see
  * program_find(). */
 int program_check(const char *path, bool *is_static, char *why, size_t why_cap)

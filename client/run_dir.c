@@ -88,7 +88,8 @@ int run_dir_make(struct run_dir *dir, char *why, size_t why_cap)
         return err;
     }
     snprintf(dir->agent, sizeof dir->agent, "%s/agent.so", dir->path);
-    snprintf(dir->socket, sizeof dir->socket, "%s/agent.sock", dir->path);
+    snprintf(dir->socket, sizeof dir->socket, "%s/socket", dir->path);
+    snprintf(dir->store, sizeof dir->store, "%s/dms", dir->path);
     return 0;
 }
 
@@ -126,13 +127,25 @@ static int listen_at(const char *path)
     return fd;
 }
 
+/* What root starts may go on as somebody else (su, setpriv, a server that drops its rights): what
+ * it execs then has to find its agent. The pager looks at who connects. */
+static int open_to_others(const struct run_dir *dir)
+{
+    if (geteuid() != 0)
+        return 0;
+    return chmod(dir->path, 0711) || chmod(dir->agent, 0755) || chmod(dir->socket, 0666) ? -errno
+                                                                                         : 0;
+}
+
 int run_dir_fill(struct run_dir *dir, char *why, size_t why_cap)
 {
     int err = write_agent(dir->agent);
     if (!err) {
         dir->listen_fd = listen_at(dir->socket);
-        err = dir->listen_fd < 0 ? dir->listen_fd : 0;
+        err = dir->listen_fd < 0 ? dir->listen_fd : open_to_others(dir);
     }
+    if (!err && mkdir(dir->store, 0700))
+        err = -errno;
     if (err)
         snprintf(why, why_cap, "cannot fill %s: %s", dir->path, strerror(-err));
     return err;

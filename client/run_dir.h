@@ -14,6 +14,7 @@ struct run_dir {
     char path[80];
     char agent[100];  /* the preloaded object */
     char socket[100]; /* where agents connect */
+    char store[100];  /* a directory for the private DMS */
     int listen_fd;
 };
 

@@ -1,11 +1,13 @@
 /* What the pager keeps of one image of the program, from its making to its end. */
 #include "space.h"
 
+#include "program.h"
 #include "../ini/log.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static void close_fd(int *fd)
@@ -26,6 +28,7 @@ void space_free(struct space **space)
     close_fd(&s->agent);
     close_fd(&s->uffd);
     close_fd(&s->hold_uffd);
+    close_fd(&s->pidfd);
     for (int i = 0; i < SPACE_FORKING; i++)
         close_fd(&s->forking[i].connection);
     if (s->pool)
@@ -44,7 +47,7 @@ int space_new(struct space **out, struct pager *pager)
     if (!space)
         return -ENOMEM;
     space->pager = pager;
-    space->agent = space->uffd = space->hold_uffd = -1;
+    space->agent = space->uffd = space->hold_uffd = space->pidfd = -1;
     for (int i = 0; i < SPACE_FORKING; i++)
         space->forking[i].connection = -1;
     int err = page_table_new(&space->table);
@@ -79,6 +82,8 @@ int space_take_process(struct space *space, struct space *from)
         return -EINVAL;
     space->pid = from->pid;
     space->proc = from->proc;
+    space->pidfd = from->pidfd;
+    from->pidfd = -1;
     set_pool(space, from->pool);
     from->proc = NULL;
     from->pool = NULL;
@@ -92,6 +97,7 @@ int space_set_process(struct space *space, pid_t pid, int pool_fd)
         return -errno;
     set_pool(space, pool);
     space->pid = pid;
+    space->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     return proc_map_open(&space->proc, pid);
 }
 
@@ -194,6 +200,19 @@ static void forget_work(struct space *space)
         }
 }
 
+/* The kernel writes a core of what is in memory. */
+static void tell_of_core(const struct space *space)
+{
+    uint64_t out = space_pages_out(space);
+    if (out > 0 && space->pid > 0 && program_has_dumped(space->pid, space->pidfd))
+        log_warn(
+            "Pager",
+            "%d (%s): its core dump is not whole: %llu pages (%llu MiB) were not in its memory "
+            "and read as zeros there",
+            (int)space->pid, space->figures ? space->figures->name : "?", (unsigned long long)out,
+            (unsigned long long)(out * PAGE_BYTES >> 20));
+}
+
 void space_end(struct space *space)
 {
     struct pager *pager = space->pager;
@@ -201,6 +220,7 @@ void space_end(struct space *space)
         return;
     /* Threads that are being traced can end, or go on as another image, only when we let them. */
     brake_release(&space->brake);
+    tell_of_core(space);
     space->dead = true;
     if (space->figures)
         space->figures->ended = true;

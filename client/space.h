@@ -88,7 +88,7 @@ struct space {
     bool dead;          /* its image is gone; waits for batches and fetches to return */
     bool released;      /* and the store has been told to forget its pages */
     bool lost;          /* it died while pages were between its memory and the pool */
-    int agent, uffd, hold_uffd;
+    int agent, uffd, hold_uffd, pidfd;
     int32_t agent_tid;
     struct image_figures *figures; /* in the pager's counters; NULL: none */
     bool serving; /* the agent's thread has begun; it needs the program's for that */

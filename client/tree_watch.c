@@ -17,6 +17,7 @@ enum {
     SOONEST_US = 10000,
     LATEST_US = 500000,
     COST_SHARE = 200, /* looking takes at most so small a share of the time */
+    YOUNG_US = 1000000,
     AGAIN_US = 500000,
     AGAIN_MOST_US = 8000000,
     FIRST_CAPACITY = 16,
@@ -27,11 +28,13 @@ struct seen {
     pid_t pid;
     dev_t device;
     ino_t file;
-    bool is_static, present;
-    uint64_t told_us, again_us;
+    bool needs_agent, present;
+    uint64_t since_us, told_us, again_us;
 };
 
 struct tree_watch {
+    const char *agent;
+    struct stat own; /* edm's file: that of the program too, until its exec */
     struct seen *all;
     size_t count, capacity;
     uint64_t due_us;
@@ -41,18 +44,26 @@ struct tree_watch {
     void *arg;
 };
 
-int tree_watch_new(struct tree_watch **out)
-{
-    *out = calloc(1, sizeof **out);
-    return *out ? 0 : -ENOMEM;
-}
-
 void tree_watch_destroy(struct tree_watch **watch)
 {
     if (*watch)
         free((*watch)->all);
     free(*watch);
     *watch = NULL;
+}
+
+int tree_watch_new(struct tree_watch **out, const char *agent)
+{
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return -ENOMEM;
+    (*out)->agent = agent;
+    if (stat("/proc/self/exe", &(*out)->own)) {
+        int err = -errno;
+        tree_watch_destroy(out);
+        return err;
+    }
+    return 0;
 }
 
 uint64_t tree_watch_due_us(const struct tree_watch *watch)
@@ -83,8 +94,8 @@ static void look_at(struct tree_watch *watch, pid_t pid)
     char path[64];
     struct stat info;
     snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
-    if (stat(path, &info))
-        return; /* ended */
+    if (stat(path, &info) || (info.st_dev == watch->own.st_dev && info.st_ino == watch->own.st_ino))
+        return; /* ended, or about to be exec'd */
     struct seen *seen = seen_of(watch, pid);
     if (!seen)
         return;
@@ -93,10 +104,13 @@ static void look_at(struct tree_watch *watch, pid_t pid)
         *seen = (struct seen){.pid = pid,
                               .device = info.st_dev,
                               .file = info.st_ino,
-                              .is_static = program_is_static(path) > 0,
+                              .since_us = watch->now_us,
                               .present = true};
     }
-    if (!seen->is_static || watch->now_us - seen->told_us < seen->again_us)
+    /* The same file may be exec'd again, soon after a vfork(). */
+    if (!seen->needs_agent && watch->now_us - seen->since_us <= YOUNG_US)
+        seen->needs_agent = program_loads_no_agent(pid, watch->agent) > 0;
+    if (!seen->needs_agent || watch->now_us - seen->told_us < seen->again_us)
         return;
     seen->told_us = watch->now_us;
     seen->again_us = seen->again_us ? 2 * seen->again_us : AGAIN_US;

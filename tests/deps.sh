@@ -1,18 +1,39 @@
 #!/bin/bash
-# deps.sh [bench]: installs the Debian packages (12 or 13) that building, testing and showing EDM need,
-# and those of the benchmarks and their plots. Where all of them are there it changes nothing and needs
-# neither network nor rights.
+# deps.sh [check|suites|bench]...: installs the Debian packages (12 or 13) that building and showing EDM
+# need, and those of its tests, of the programs of `make suites`, of the benchmarks and their plots. Where
+# all of them are there it changes nothing and needs neither network nor rights.
 set -eu
 
-packages=(
-    gcc libc6-dev clang libclang-rt-dev cmake make pkg-config
-    libzmq3-dev libinih-dev libxxhash-dev liblz4-dev libcmocka-dev
-    python3 python3-zmq python3-msgpack python3-xxhash
-    golang-go musl-tools redis-server redis-tools sqlite3 mandoc procps iproute2 util-linux
-)
-if [ "${1:-}" = bench ]; then
-    packages+=(g++ mount gnuplot-nox)
-fi
+packages=(gcc libc6-dev cmake make pkg-config libinih-dev libxxhash-dev procps util-linux)
+# One of each line: Debian 12's name, Debian 13's.
+choices=("libmsgpack-dev libmsgpack-c-dev")
+for purpose in "$@"; do
+    case $purpose in
+    check)
+        packages+=(
+            clang libclang-rt-dev libzmq3-dev liblz4-dev libcmocka-dev
+            python3 python3-zmq python3-msgpack python3-xxhash
+            golang-go musl-tools redis-server redis-tools sqlite3 mandoc iproute2
+            nodejs perl gawk python3-numpy libjemalloc2 gdb strace
+        )
+        choices+=(
+            "libmimalloc2.0 libmimalloc3"
+            "libpython3.11-testsuite libpython3.13-testsuite"
+        )
+        ;;
+    suites) packages+=(default-jdk-headless postgresql) ;;
+    bench)
+        packages+=(
+            g++ mount gnuplot-nox libzmq3-dev redis-server redis-tools
+            python3 python3-msgpack python3-xxhash python3-zmq
+        )
+        ;;
+    *)
+        echo "deps: no packages are known for $purpose" >&2
+        exit 2
+        ;;
+    esac
+done
 
 installed() {
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
@@ -22,30 +43,31 @@ missing=()
 for package in "${packages[@]}"; do
     installed "$package" || missing+=("$package")
 done
-# Debian 13 renamed msgpack's C library.
-msgpack=no
-if installed libmsgpack-dev || installed libmsgpack-c-dev; then
-    msgpack=yes
-fi
-if [ ${#missing[@]} -eq 0 ] && [ $msgpack = yes ]; then
+missing_choices=()
+for choice in "${choices[@]}"; do
+    read -r old new <<<"$choice"
+    installed "$old" || installed "$new" || missing_choices+=("$choice")
+done
+if [ $((${#missing[@]} + ${#missing_choices[@]})) -eq 0 ]; then
     exit 0
 fi
 
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     if ! command -v sudo >/dev/null; then
-        echo "deps: needs root (or sudo) to install: ${missing[*]}" >&2
+        echo "deps: needs root (or sudo) to install: ${missing[*]} ${missing_choices[*]}" >&2
         exit 1
     fi
     as_root=(sudo)
 fi
 "${as_root[@]}" apt-get update
-if [ $msgpack = no ]; then
-    if apt-cache show libmsgpack-c-dev >/dev/null 2>&1; then
-        missing+=(libmsgpack-c-dev)
+for choice in ${missing_choices[@]+"${missing_choices[@]}"}; do
+    read -r old new <<<"$choice"
+    if apt-cache show "$new" >/dev/null 2>&1; then
+        missing+=("$new")
     else
-        missing+=(libmsgpack-dev)
+        missing+=("$old")
     fi
-fi
+done
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y --no-install-recommends "${missing[@]}"

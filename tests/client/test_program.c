@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -121,6 +122,73 @@ static void test_elf(void **state)
     check(image_file("arm", &image), CANNOT_RUN, "not a 64-bit x86 program");
     for (size_t len = SELFMAG; len < sizeof(Elf64_Ehdr); len += 10)
         check(temp_file("short", &image, len, 0755), CANNOT_RUN, "not a whole program");
+}
+
+/* A shell that has stopped itself, with VARIABLE alone in its environment. */
+static pid_t start_shell(const char *variable)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        char *environment[] = {(char *)variable, NULL};
+        char *argv[] = {(char *)"sh", (char *)"-c", (char *)"kill -STOP $$; :", NULL};
+        execve("/bin/sh", argv, environment);
+        _exit(1);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    assert_true(WIFSTOPPED(status));
+    return pid;
+}
+
+static void end_shell(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static void test_loads_no_agent(void **state)
+{
+    (void)state;
+    const char *agent = "/tmp/edm-AbCdEf/agent.so";
+    pid_t pid = start_shell("LD_PRELOAD=/tmp/edm-AbCdEf/agent.so");
+    assert_int_equal(program_loads_no_agent(pid, agent), 0);
+    assert_true(program_is_below(pid, getpid()));
+    assert_true(program_is_below(pid, getppid()));
+    assert_false(program_is_below(getpid(), pid));
+    end_shell(pid);
+    assert_int_equal(program_loads_no_agent(pid, agent), -ENOENT);
+
+    /* The words may stand anywhere in a long environment. */
+    enum { LONG = 20000, STEP = 1021 };
+    static char variable[LONG + 64];
+    for (size_t at = STEP; at < LONG; at += STEP) {
+        memset(variable, 'x', sizeof variable);
+        memcpy(variable, "A=", 2);
+        memcpy(variable + at, agent, strlen(agent));
+        variable[sizeof variable - 1] = 0;
+        pid = start_shell(variable);
+        assert_int_equal(program_loads_no_agent(pid, agent), 0);
+        end_shell(pid);
+    }
+    pid = start_shell("LD_PRELOAD=/tmp/edm-AbCdEf/socket");
+    assert_int_equal(program_loads_no_agent(pid, agent), 1);
+    end_shell(pid);
+}
+
+/* Cores that are dumped are tests/run/beside.py's. */
+static void test_has_not_dumped(void **state)
+{
+    (void)state;
+    pid_t pid = start_shell("A=");
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    assert_false(program_has_dumped(pid, pidfd));
+    kill(pid, SIGKILL);
+    siginfo_t info;
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    assert_false(program_has_dumped(pid, pidfd));
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_false(program_has_dumped(pid, pidfd));
+    close(pidfd);
 }
 
 static void test_static_program(void **state)
@@ -385,6 +453,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_elf),
+        cmocka_unit_test(test_loads_no_agent),
+        cmocka_unit_test(test_has_not_dumped),
         cmocka_unit_test(test_static_program),
         cmocka_unit_test(test_scripts),
         cmocka_unit_test(test_script_chains),
