@@ -93,6 +93,17 @@ static int by_number(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
+/* An entry whose page was unmapped stays in the queue, and generations begin anew after 256: a page
+ * that is mapped again and again can be there twice. */
+static uint32_t only_once(uint64_t *sorted, uint32_t npages)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < npages; i++)
+        if (kept == 0 || sorted[i] != sorted[kept - 1])
+            sorted[kept++] = sorted[i];
+    return kept;
+}
+
 static uint32_t choose(struct space *space, uint64_t *pages, uint64_t most)
 {
     uint32_t count = 0;
@@ -108,7 +119,7 @@ static uint32_t choose(struct space *space, uint64_t *pages, uint64_t most)
             pages[count++] = entry.page;
     }
     qsort(pages, count, sizeof *pages, by_number);
-    return count;
+    return only_once(pages, count);
 }
 
 static struct batch *free_batch(struct space *space)
@@ -136,6 +147,10 @@ static void fill_batch(struct space *space, struct batch *batch, const uint64_t 
         batch->page[i] = pages[i];
         batch->key[i] = area_key(area, pages[i]);
         batch->taken[i] = false;
+        struct page_hash stored;
+        command->had[i] = page_table_stored(space->table, pages[i], &stored);
+        if (command->had[i])
+            command->stored[i] = (struct agent_hash){stored.low, stored.high};
         page_table_set(space->table, pages[i], PAGE_MOVING);
         struct agent_run *last = command->nruns ? &command->runs[command->nruns - 1] : NULL;
         if (last && last->addr + last->npages * PAGE_BYTES == pages[i] * PAGE_BYTES)
@@ -271,7 +286,6 @@ static void on_moved(struct space *space, const struct agent_result *result)
             page_table_set(space->table, page, PAGE_STAGED);
             page_table_set_evicted_at(space->table, page,
                                       (uint16_t)(++space->evict_clock / 256) | 1);
-            batch->had[i] = page_table_stored(space->table, page, &batch->old[i]);
             batch->taken[i] = true;
             moved++;
             continue;
@@ -311,6 +325,45 @@ static void on_moved(struct space *space, const struct agent_result *result)
     space->work = AGENT_COPYING;
 }
 
+/* What the store has already goes no further. Returns how many pages do. */
+static uint32_t settle_clean(struct space *space, struct batch *batch,
+                             const struct agent_result *result)
+{
+    uint32_t changed = 0;
+    for (uint32_t i = 0; i < batch->npages; i++) {
+        uint64_t page = batch->page[i];
+        if (!batch->taken[i])
+            continue;
+        if (result->status[i] != AGENT_CLEAN) {
+            changed++;
+            continue;
+        }
+        batch->taken[i] = false;
+        batch->page[i] = NO_PAGE;
+        space->pager->counters.pages_clean_dropped++;
+        if (page != NO_PAGE) /* else the program has given it up meanwhile */
+            page_table_set(space->table, page, PAGE_REMOTE);
+    }
+    return changed;
+}
+
+static void on_copied(struct space *space, const struct agent_result *result)
+{
+    struct batch *batch = space->moving;
+    space->moving = NULL;
+    space->work = AGENT_IDLE;
+    if (settle_clean(space, batch, result) == 0) {
+        space->batch_used[batch->index] = false;
+        return;
+    }
+    /* Before the batch: a drop that came after it would take what the batch stores. */
+    flush_drops_or_forget(space);
+    if (!write_back_give(space->pager->write_back, &batch->item)) {
+        log_fatal("Pager", "the write-back does not take any more");
+        pager_fail(space->pager);
+    }
+}
+
 void reclaim_on_agent(struct space *space, const struct agent_result *result)
 {
     if (result->op == AGENT_SERVING && !space->serving) {
@@ -318,15 +371,7 @@ void reclaim_on_agent(struct space *space, const struct agent_result *result)
     } else if (result->op == AGENT_MOVED && space->work == AGENT_MOVING) {
         on_moved(space, result);
     } else if (result->op == AGENT_COPIED && space->work == AGENT_COPYING) {
-        struct batch *batch = space->moving;
-        space->moving = NULL;
-        space->work = AGENT_IDLE;
-        /* Before the batch: a drop that came after it would take what the batch stores. */
-        flush_drops_or_forget(space);
-        if (!write_back_give(space->pager->write_back, &batch->item)) {
-            log_fatal("Pager", "the write-back does not take any more");
-            pager_fail(space->pager);
-        }
+        on_copied(space, result);
     } else if (result->op == AGENT_POPULATED && space->work == AGENT_POPULATING) {
         space->work = AGENT_IDLE;
         space->populated = true;
@@ -363,7 +408,6 @@ void reclaim_take_back(struct space *space, struct batch *batch)
         }
         page_table_set_stored(space->table, page, batch->hash[i]);
         page_table_set(space->table, page, PAGE_REMOTE);
-        pager->counters.pages_clean_dropped += batch->outcome[i] == OUTCOME_CLEAN;
     }
     space->batch_used[batch->index] = false;
 }

@@ -189,10 +189,7 @@ static void sort_out(struct write_back *wb, struct batch *batch)
             continue;
         }
         batch->hash[i] = page_hash_of(bytes);
-        if (batch->had[i] && page_hash_equal(batch->hash[i], batch->old[i])) {
-            batch->outcome[i] = OUTCOME_CLEAN;
-            wb->counters.pages_clean++;
-        } else if (page_is_zero(bytes)) {
+        if (page_is_zero(bytes)) {
             batch->outcome[i] = OUTCOME_ZERO;
             wb->counters.pages_zero++;
         } else {

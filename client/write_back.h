@@ -2,8 +2,8 @@
  * write_back: stores what the pager has taken out of the program.
  *
  * The pager hands over batches whose bytes lie in the pool. The write-back thread hashes each page,
- * leaves out what the store has already (clean) and what is all zero, sends the rest, and hands the
- * batch back when every page that was sent has been acknowledged.
+ * leaves out what is all zero, sends the rest, and hands the batch back when every page that was
+ * sent has been acknowledged.
  *
  * Thread: write_back_new() starts a thread of its own, which owns the PUT sockets and the sequence
  * numbers. The functions below are called by the pager. A batch belongs to whoever has it in hand;
@@ -22,9 +22,8 @@ struct space;
 enum { BATCH_PAGES = AGENT_BATCH_PAGES };
 
 enum page_outcome {
-    OUTCOME_SKIP,  /* not part of the batch after all */
-    OUTCOME_CLEAN, /* the store had it */
-    OUTCOME_ZERO,  /* all zero: not stored */
+    OUTCOME_SKIP, /* not part of the batch after all */
+    OUTCOME_ZERO, /* all zero: not stored */
     OUTCOME_STORED,
 };
 
@@ -44,9 +43,7 @@ struct batch {
     const char *bytes;          /* npages pages in the pool */
     uint64_t page[BATCH_PAGES]; /* page numbers; the pager's (they change when memory moves) */
     uint64_t key[BATCH_PAGES];
-    bool taken[BATCH_PAGES]; /* in: the agent could take it out */
-    bool had[BATCH_PAGES];   /* in: old[] is what the store has */
-    struct page_hash old[BATCH_PAGES];
+    bool taken[BATCH_PAGES];            /* in: it is in the pool */
     uint8_t outcome[BATCH_PAGES];       /* out: enum page_outcome */
     struct page_hash hash[BATCH_PAGES]; /* out, but for OUTCOME_SKIP */
     uint32_t unanswered, turn;          /* write-back's own */
@@ -65,7 +62,7 @@ struct drop {
 
 struct write_back_counters {
     struct rpc_counters rpc;
-    uint64_t pages_put, pages_clean, pages_zero;
+    uint64_t pages_put, pages_zero;
     uint64_t cpu_us;
 };
 

@@ -18,6 +18,7 @@
  *    open by us.
  */
 #include "agent_proto.h"
+#include "hash.h"
 #include "../kernel_abi.h"
 
 #include <asm/unistd.h>
@@ -303,6 +304,24 @@ static void empty_areas(struct agent *agent)
     sys3(__NR_madvise, (long)agent->gate, 2 * AREA_BYTES, MADV_DONTNEED);
 }
 
+/* The pages [first, end) of the hold: what the store has already is left out, the rest copied. */
+static void copy_changed(struct agent *agent, uint32_t first, uint32_t end)
+{
+    const struct agent_command *command = &agent->command;
+    char *pool = agent->pool + (uint64_t)command->batch * AREA_BYTES;
+    for (uint32_t i = first; i < end; i++) {
+        const char *page = agent->hold + (uint64_t)i * PAGE;
+        if (command->had[i]) {
+            struct agent_hash hash = hash_page(page);
+            if (hash.low == command->stored[i].low && hash.high == command->stored[i].high) {
+                agent->result.status[i] = AGENT_CLEAN;
+                continue;
+            }
+        }
+        copy(pool + (uint64_t)i * PAGE, page, PAGE);
+    }
+}
+
 static void evict(struct agent *agent)
 {
     const struct agent_command *command = &agent->command;
@@ -335,8 +354,7 @@ static void evict(struct agent *agent)
         while (end < total && status[end] == 0)
             end++;
         move_to_hold(agent, i, end - i);
-        copy(agent->pool + ((uint64_t)command->batch * AGENT_BATCH_PAGES + i) * PAGE,
-             agent->hold + (uint64_t)i * PAGE, (uint64_t)(end - i) * PAGE);
+        copy_changed(agent, i, end);
         i = end;
     }
     if (refused)

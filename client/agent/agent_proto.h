@@ -34,6 +34,7 @@ enum {
     AGENT_MAGIC = 0x45444d31, /* "EDM1" */
     AGENT_BATCH_PAGES = 128,  /* pages in one EVICT, and in one batch of the pool */
     AGENT_PAGE_BYTES = 4096,
+    AGENT_CLEAN = 255, /* in COPIED: no errno is as large */
 };
 
 enum agent_verdict {
@@ -99,15 +100,24 @@ struct agent_run {
     uint64_t npages;
 };
 
+struct agent_hash {
+    uint64_t low, high;
+};
+
 struct agent_command {
     uint32_t op;
     uint32_t batch; /* EVICT: which batch of the pool the bytes go to */
     uint32_t nruns;
     uint32_t unused;
+    /* EVICT: of each page, in the order of the runs, what the store has of it, if had[]. */
+    struct agent_hash stored[AGENT_BATCH_PAGES];
+    uint8_t had[AGENT_BATCH_PAGES];
     struct agent_run runs[AGENT_BATCH_PAGES]; /* together at most AGENT_BATCH_PAGES pages */
 };
 
-/* One byte for each page, in the order of the runs: 0, or the errno that kept it where it was. */
+/* One byte for each page, in the order of the runs. MOVED: 0, or the errno that kept it where it
+ * was. COPIED: the same, but AGENT_CLEAN for a page that hashes as the store has it: it is not in
+ * the pool. */
 struct agent_result {
     uint32_t op;
     uint32_t batch;
