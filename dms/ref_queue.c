@@ -1,20 +1,29 @@
 #include "ref_queue.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <stddef.h>
+#include <sys/mman.h>
 
-enum { FIRST_CAPACITY = 256 };
+enum { FIRST_CAPACITY = 256 /* a page */ };
 
+static void unmap(struct ref_queue *queue)
+{
+    if (queue->at != NULL)
+        munmap(queue->at, queue->capacity * sizeof(*queue->at));
+}
+
+/* Not from malloc(), which would keep what a burst of PUTs needed. */
 static int grow(struct ref_queue *queue)
 {
     uint64_t capacity = queue->capacity == 0 ? FIRST_CAPACITY : 2 * queue->capacity;
-    struct ref_queue_entry *at = malloc(capacity * sizeof(*at));
+    struct ref_queue_entry *at = mmap(NULL, capacity * sizeof(*at), PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-    if (at == NULL)
+    if (at == MAP_FAILED)
         return -ENOMEM;
     for (uint64_t i = 0; i < queue->count; i++)
         at[i] = queue->at[(queue->first + i) & (queue->capacity - 1)];
-    free(queue->at);
+    unmap(queue);
     queue->at = at;
     queue->first = 0;
     queue->capacity = capacity;
@@ -47,6 +56,6 @@ bool ref_queue_pop(struct ref_queue *queue, uint64_t done, uint64_t *ref)
 
 void ref_queue_clear(struct ref_queue *queue)
 {
-    free(queue->at);
+    unmap(queue);
     *queue = (struct ref_queue){0};
 }
