@@ -15,7 +15,7 @@ AS_EXPECTED = 7
 LOCAL_MIB = 24
 LOCAL = f"--local={LOCAL_MIB}M"
 MORE_THAN_LOCAL = "48"
-GONE_S = 1
+GONE_S = 5  # bench/deaths measures how long it takes; here nothing may depend on how busy the machine is
 LONG_S = 240
 
 
