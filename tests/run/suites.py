@@ -97,7 +97,7 @@ POSTGRES = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
 @unittest.skipUnless(os.getuid() == 0, "PostgreSQL is run as another user")
 class Postgres(Suite):
     def test_queries(self):
-        rows = "1000000" if LONG else "60000"
+        rows = "200000" if LONG else "60000"
         nobody = pwd.getpwnam("nobody")
         words = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--", "bash",
                  os.path.join(HERE, "workloads", "postgres.sh"), POSTGRES[-1]]
