@@ -45,6 +45,13 @@ uint64_t pager_room(const struct pager *pager)
     return resident < pager->limit ? pager->limit - resident : 0;
 }
 
+uint64_t pager_room_ahead(const struct pager *pager)
+{
+    uint64_t resident = pager_resident(pager);
+    uint64_t middle = (pager->high + pager->limit) / 2;
+    return resident < middle ? middle - resident : 0;
+}
+
 static uint64_t thread_cpu_us(void)
 {
     struct timespec cpu;

@@ -13,6 +13,8 @@ enum {
     MOST_ZERO_RUN = 512,
     FETCH_ATTEMPTS = 3,
     READY_MOST = SPACE_FETCHES / 2, /* fetches kept ahead; each holds up to 256 KiB */
+    MOST_AHEAD = 8 * READAHEAD_MAX_PAGES,
+    AHEAD_SHARE = 64, /* of the budget, for one stream */
 };
 
 static void send_fetch(struct fetch *fetch);
@@ -179,6 +181,14 @@ static void forget_ready(struct fetch *fetch)
     free_fetch(fetch);
 }
 
+/* How many pages may be on their way or at hand ahead of a stream: not so many that they push each
+ * other out. */
+static uint32_t most_ahead(const struct space *space)
+{
+    uint64_t share = space->pager->limit / AHEAD_SHARE;
+    return share < MOST_AHEAD ? (uint32_t)share : MOST_AHEAD;
+}
+
 void fetch_free_all(struct space *space)
 {
     for (int i = 0; i < SPACE_FETCHES; i++)
@@ -214,6 +224,8 @@ static struct fetch *new_fetch(struct space *space, bool ahead)
         found->npages = 0;
         found->attempts = 0;
         found->ahead = ahead;
+        found->early = false;
+        found->marker = NO_PAGE;
         found->age = ++space->fetch_clock;
     }
     return found;
@@ -341,6 +353,44 @@ static bool forget_unwanted(struct fetch *fetch)
     return any;
 }
 
+/* What a proven stream will use is put in while it is in the processor's cache, and the program
+ * does not have to ask for each window: but for the marker, and as far as there is room for more
+ * than that. */
+static void install_early(struct fetch *fetch)
+{
+    struct space *space = fetch->space;
+    if (events_are_pending(space) || pager_room_ahead(space->pager) < 2ull * fetch->npages)
+        return;
+    for (uint32_t i = 0; i < fetch->npages;) {
+        if (fetch->page[i] == NO_PAGE || fetch->page[i] == fetch->marker) {
+            i++;
+            continue;
+        }
+        uint32_t end = i + 1;
+        while (end < fetch->npages && fetch->page[end] == fetch->page[end - 1] + 1 &&
+               fetch->page[end] != fetch->marker)
+            end++;
+        if (!install_run(fetch, i, end))
+            return; /* what is left is only ready */
+        space->pager->counters.readahead_used += end - i;
+        i = end;
+    }
+}
+
+/* What has not been put in. */
+static void keep_ready(struct fetch *fetch)
+{
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < fetch->npages; i++)
+        if (fetch->page[i] != NO_PAGE) {
+            page_table_set(fetch->space->table, fetch->page[i], PAGE_READY);
+            left++;
+        }
+    fetch->state = FETCH_READY;
+    if (left == 0)
+        free_fetch(fetch);
+}
+
 static void on_pages(void *arg, struct rpc_answer *answer)
 {
     struct fetch *fetch = arg;
@@ -400,10 +450,9 @@ static void on_pages(void *arg, struct rpc_answer *answer)
     } else if (wanted) {
         install(fetch);
     } else {
-        fetch->state = FETCH_READY;
-        for (uint32_t i = 0; i < fetch->npages; i++)
-            if (fetch->page[i] != NO_PAGE)
-                page_table_set(space->table, fetch->page[i], PAGE_READY);
+        if (fetch->early)
+            install_early(fetch);
+        keep_ready(fetch);
     }
 }
 
@@ -426,14 +475,14 @@ static void send_fetch(struct fetch *fetch)
 }
 
 /* Asks for the remote pages of RANGE: the part of it around WANTED (NO_PAGE: any) that lies in one
- * area and one extent of keys. Returns false when nothing was asked for. */
-static bool start_fetch(struct space *space, struct readahead_range range, uint64_t wanted,
-                        uint64_t wanted_us, bool ahead)
+ * area and one extent of keys. Returns NULL when nothing was asked for. */
+static struct fetch *start_fetch(struct space *space, struct readahead_range range, uint64_t wanted,
+                                 uint64_t wanted_us, bool ahead)
 {
     uint64_t anchor = wanted != NO_PAGE ? wanted : range.first;
     const struct area *area = area_map_find(space->areas, anchor);
     if (!area || range.npages == 0)
-        return false;
+        return NULL;
     uint64_t extent = area_key(area, anchor) / WIRE_EXTENT_PAGES;
     uint64_t first = range.first > area->start ? range.first : area->start;
     uint64_t end = range.first + range.npages < area->end ? range.first + range.npages : area->end;
@@ -444,7 +493,7 @@ static bool start_fetch(struct space *space, struct readahead_range range, uint6
             page_table_state(space->table, page) != PAGE_REMOTE)
             continue;
         if (!fetch && !(fetch = new_fetch(space, ahead)))
-            return false;
+            return NULL;
         if (page == wanted)
             fetch->wanted_us[fetch->npages] = wanted_us;
         fetch->page[fetch->npages] = page;
@@ -454,27 +503,46 @@ static bool start_fetch(struct space *space, struct readahead_range range, uint6
             break;
     }
     if (!fetch)
-        return false;
+        return NULL;
     fetch->shard = shard_set_place(space->pager->set, fetch->key[0]);
     if (ahead)
         space->pager->counters.readahead_issued += fetch->npages;
     else
         space->pager->counters.readahead_issued += fetch->npages - 1;
     send_fetch(fetch);
-    return true;
+    return fetch;
 }
 
-static void start_ahead(struct space *space, struct readahead_range ahead)
+/* The part of RANGE that is nearest to the program and can be one request: a window at most, and
+ * not across two extents, which may be on two shards. It is taken out of RANGE. */
+static struct readahead_range take_part(struct readahead_range *range, int direction)
 {
-    /* A window may lie across two extents, and so on two shards. */
-    while (ahead.npages > 0) {
-        uint32_t npages = (uint32_t)(WIRE_EXTENT_PAGES - ahead.first % WIRE_EXTENT_PAGES);
-        if (npages > ahead.npages)
-            npages = ahead.npages;
-        struct readahead_range part = {ahead.first, npages};
-        start_fetch(space, part, NO_PAGE, 0, true);
-        ahead.first += npages;
-        ahead.npages -= npages;
+    uint64_t end = range->first + range->npages;
+    uint64_t most = direction >= 0 ? WIRE_EXTENT_PAGES - range->first % WIRE_EXTENT_PAGES
+                                   : (end - 1) % WIRE_EXTENT_PAGES + 1;
+    if (most > FETCH_PAGES)
+        most = FETCH_PAGES;
+    uint32_t npages = most < range->npages ? (uint32_t)most : range->npages;
+    struct readahead_range part = {direction >= 0 ? range->first : end - npages, npages};
+    range->npages -= npages;
+    if (direction >= 0)
+        range->first += npages;
+    return part;
+}
+
+static void start_ahead(struct space *space, const struct readahead_plan *plan)
+{
+    struct readahead_range left = plan->ahead;
+    bool marked = false;
+    while (left.npages > 0) {
+        struct readahead_range part = take_part(&left, plan->direction);
+        struct fetch *fetch = start_fetch(space, part, NO_PAGE, 0, true);
+        if (!fetch)
+            continue;
+        fetch->early = plan->proven;
+        if (!marked)
+            fetch->marker = fetch->page[plan->direction < 0 ? fetch->npages - 1 : 0];
+        marked = true;
     }
 }
 
@@ -532,7 +600,14 @@ static void handle_remote(struct space *space, struct fault fault, uint64_t room
         return;
     }
     space->pager->counters.faults_remote++;
-    start_ahead(space, plan.ahead);
+    start_ahead(space, &plan);
+}
+
+/* A fault on what was read ahead shows that the stream goes on. */
+static void on_hit(struct space *space, uint64_t page)
+{
+    struct readahead_plan plan = readahead_hit(&space->readahead, page, most_ahead(space));
+    start_ahead(space, &plan);
 }
 
 /* Asked for already: say that somebody waits. */
@@ -545,7 +620,7 @@ static void handle_fetching(struct space *space, struct fault fault)
         if (fetch->ahead) {
             space->pager->counters.faults_remote++;
             space->pager->counters.readahead_used += fetch->npages;
-            start_ahead(space, readahead_hit(&space->readahead, fault.page).ahead);
+            on_hit(space, fault.page);
         }
     }
 }
@@ -558,9 +633,10 @@ static void handle_ready(struct space *space, struct fault fault)
         return;
     fetch->wanted_us[at] = fault.at_us;
     space->pager->counters.faults_remote++;
-    space->pager->counters.readahead_used += fetch->npages;
+    for (uint32_t i = 0; i < fetch->npages; i++)
+        space->pager->counters.readahead_used += fetch->page[i] != NO_PAGE;
     install(fetch);
-    start_ahead(space, readahead_hit(&space->readahead, fault.page).ahead);
+    on_hit(space, fault.page);
 }
 
 /* ---- all of them ---- */

@@ -33,6 +33,12 @@ static int64_t beyond(const struct readahead_stream *stream, uint64_t page)
     return stream->direction < 0 ? -distance : distance;
 }
 
+/* Pages that have been asked for beyond the next fault. */
+static uint64_t asked_ahead(const struct readahead_stream *stream)
+{
+    return stream->direction < 0 ? stream->next - stream->edge : stream->edge - stream->next;
+}
+
 static struct readahead_stream *find(struct readahead *readahead, uint64_t page)
 {
     for (int i = 0; i < READAHEAD_STREAMS; i++) {
@@ -41,8 +47,10 @@ static struct readahead_stream *find(struct readahead *readahead, uint64_t page)
             continue;
         int64_t distance = beyond(stream, page);
         /* A stream faults where its window ended, or a little further on where pages in between
-         * were still there. With more leeway random faults would find a stream by chance. */
-        if (distance >= 0 && distance <= NEAR_PAGES + (int64_t)stream->window / 2)
+         * were still there. With more leeway random faults would find a stream by chance. Or it
+         * faults on what was asked for ahead and not kept. */
+        if (distance >= 0 &&
+            distance <= NEAR_PAGES + (int64_t)stream->window / 2 + (int64_t)asked_ahead(stream))
             return stream;
     }
     for (int i = 0; i < READAHEAD_STREAMS; i++) {
@@ -75,24 +83,30 @@ static void widen(struct readahead_stream *stream)
         stream->window = READAHEAD_MAX_PAGES;
 }
 
+static void ask_ahead(struct readahead_stream *stream, struct readahead_plan *plan, uint32_t npages)
+{
+    plan->ahead = range_from(stream->edge, npages, stream->direction);
+    stream->mark = stream->edge;
+    stream->edge = step(stream->edge, npages, stream->direction);
+}
+
 struct readahead_plan readahead_miss(struct readahead *readahead, uint64_t page)
 {
-    struct readahead_plan plan = {{page, 1}, {page, 0}};
+    struct readahead_plan plan = {{page, 1}, {page, 0}, 0, false};
     struct readahead_stream *stream = find(readahead, page);
     if (!stream) {
         stream = oldest(readahead);
-        *stream = (struct readahead_stream){page, page, 0, 1, ++readahead->clock};
+        *stream = (struct readahead_stream){page, page, 0, 1, 0, page, ++readahead->clock};
         return plan;
     }
     stream->used_at = ++readahead->clock;
     widen(stream);
-    int direction = stream->direction;
+    int direction = plan.direction = stream->direction;
+    stream->reach = 0;
     plan.demand = range_from(page, stream->window, direction);
-    stream->next = stream->edge = step(page, stream->window, direction);
-    if (stream->window >= AHEAD_FROM_WINDOW) {
-        plan.ahead = range_from(stream->edge, stream->window, direction);
-        stream->edge = step(stream->edge, stream->window, direction);
-    }
+    stream->next = stream->edge = stream->mark = step(page, stream->window, direction);
+    if (stream->window >= AHEAD_FROM_WINDOW)
+        ask_ahead(stream, &plan, stream->window);
     return plan;
 }
 
@@ -111,16 +125,29 @@ static struct readahead_stream *find_ahead(struct readahead *readahead, uint64_t
     return NULL;
 }
 
-struct readahead_plan readahead_hit(struct readahead *readahead, uint64_t page)
+struct readahead_plan readahead_hit(struct readahead *readahead, uint64_t page, uint32_t most)
 {
-    struct readahead_plan plan = {{page, 0}, {page, 0}};
+    struct readahead_plan plan = {{page, 0}, {page, 0}, 0, false};
     struct readahead_stream *stream = find_ahead(readahead, page);
     if (!stream)
         return plan;
     stream->used_at = ++readahead->clock;
+    bool full = stream->window == READAHEAD_MAX_PAGES;
     widen(stream);
-    plan.ahead = range_from(stream->edge, stream->window, stream->direction);
-    stream->next = stream->edge;
-    stream->edge = step(stream->edge, stream->window, stream->direction);
+    plan.direction = stream->direction;
+    plan.proven = stream->reach > READAHEAD_MAX_PAGES;
+    stream->next = step(page, 1, stream->direction);
+    if (stream->direction > 0 ? page < stream->mark : page > stream->mark)
+        return plan;
+    stream->reach = full ? 2 * stream->reach : stream->window;
+    if (stream->reach + stream->window > most)
+        stream->reach = most > stream->window ? most - stream->window : 0;
+    if (stream->reach < stream->window)
+        stream->reach = stream->window;
+    plan.proven = stream->reach > READAHEAD_MAX_PAGES;
+    uint64_t asked = asked_ahead(stream) + 1;
+    uint64_t more = stream->window + stream->reach;
+    more = more > asked + stream->window ? more - asked : stream->window;
+    ask_ahead(stream, &plan, (uint32_t)more);
     return plan;
 }

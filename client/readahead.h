@@ -5,13 +5,17 @@
  * close behind another one begins a stream; each fault where the stream was expected doubles its
  * window, up to READAHEAD_MAX_PAGES. Behind the window that is fetched for the fault (the demand)
  * lies a second one (the ahead) that is fetched at the same time but kept by the pager until a
- * fault shows that it is wanted: so a stream waits for the network only at its beginning.
+ * fault shows that it is wanted: so a stream waits for the network only at its beginning. Once a
+ * stream with the largest window has met pages that were ready (a hit), more is asked for: each hit
+ * on what was asked for last doubles how far beyond it that reaches, up to a limit. A fault where
+ * the stream was not expected, or on pages that were not ready, begins small again.
  *
  * Thread: the pager's.
  */
 #ifndef EDM_CLIENT_READAHEAD_H
 #define EDM_CLIENT_READAHEAD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { READAHEAD_STREAMS = 32, READAHEAD_MAX_PAGES = 64 };
@@ -21,6 +25,8 @@ struct readahead_stream {
     uint64_t edge;     /* the first page not asked for yet */
     int32_t direction; /* +1, -1; 0: one fault only so far */
     uint32_t window;   /* pages */
+    uint32_t reach;    /* so many pages beyond the window a hit is in are asked for */
+    uint64_t mark;     /* where what was asked for last begins: a hit from there on asks for more */
     uint64_t used_at;
 };
 
@@ -39,12 +45,15 @@ struct readahead_range {
 struct readahead_plan {
     struct readahead_range demand; /* holds the faulting page */
     struct readahead_range ahead;
+    int32_t direction; /* of the stream; 0: none */
+    bool proven; /* what is ahead will most probably be used: it may be put in when it comes */
 };
 
 /* A fault on PAGE, which has to be fetched. */
 struct readahead_plan readahead_miss(struct readahead *readahead, uint64_t page);
 
-/* A fault on PAGE, which had been fetched ahead: what to fetch next. demand is empty. */
-struct readahead_plan readahead_hit(struct readahead *readahead, uint64_t page);
+/* A fault on PAGE, which had been fetched ahead: what to fetch next. demand is empty. MOST: pages
+ * to be had ahead; two windows are in any case. */
+struct readahead_plan readahead_hit(struct readahead *readahead, uint64_t page, uint32_t most);
 
 #endif

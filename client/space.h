@@ -74,6 +74,8 @@ struct fetch {
     uint32_t npages;
     uint32_t attempts;
     bool ahead;                 /* asked for ahead of use */
+    bool early;                 /* and to be put in when it comes, */
+    uint64_t marker;            /* but for this page: its fault shows how far the program is */
     uint64_t page[FETCH_PAGES]; /* NO_PAGE: nobody wants it any more */
     uint64_t key[FETCH_PAGES];
     uint64_t wanted_us[FETCH_PAGES]; /* when a fault on it was read; 0: none */
@@ -236,6 +238,8 @@ void space_reap(struct pager *pager);                /* frees what nothing refer
 void pager_tell_news(struct pager *pager);      /* wakes the main thread: see pager_event() */
 void pager_fail(struct pager *pager);           /* the program must not go on (already logged) */
 uint64_t pager_room(const struct pager *pager); /* pages that may still come in */
+/* The same for what is put in ahead of use: the rest is kept for memory that grows unseen. */
+uint64_t pager_room_ahead(const struct pager *pager);
 uint64_t pager_resident(const struct pager *pager);
 uint64_t space_resident(const struct space *space);
 

@@ -5,13 +5,16 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { PAGES = 1 << 20 };
+enum { PAGES = 1 << 20, MOST = 8 * READAHEAD_MAX_PAGES };
 
-/* What the pager does with a plan: the demand comes in, the ahead is kept at hand. */
+/* What the pager does with a plan: the demand comes in; the ahead is kept at hand in parts of a
+ * window, or comes in but for its first page where the stream is proven. */
 struct reader {
     struct readahead readahead;
-    bool here[PAGES], ready[PAGES];
-    uint32_t misses, hits;
+    bool here[PAGES];
+    uint32_t ready[PAGES]; /* the number of the part it belongs to; 0: none */
+    uint32_t parts, most;
+    uint32_t misses, hits, asked;
 };
 
 static struct reader reader;
@@ -25,7 +28,28 @@ static void check_range(struct readahead_range range)
 static void check_plan(struct readahead_plan plan)
 {
     check_range(plan.demand);
-    check_range(plan.ahead);
+    assert_true(plan.ahead.npages <= MOST);
+    assert_true(plan.ahead.npages == 0 || plan.ahead.first < (uint64_t)1 << 62);
+    assert_true(plan.direction != 0 || plan.ahead.npages == 0);
+}
+
+static bool is_part_of(uint64_t page, uint32_t part)
+{
+    return page < PAGES && reader.ready[page] == part;
+}
+
+static void keep(const struct readahead_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->ahead.npages; i++) {
+        uint64_t page = plan->direction > 0 ? plan->ahead.first + i
+                                            : plan->ahead.first + plan->ahead.npages - 1 - i;
+        if (page >= PAGES || reader.here[page])
+            continue;
+        reader.parts += i % READAHEAD_MAX_PAGES == 0;
+        reader.ready[page] = reader.parts;
+        reader.here[page] = plan->proven && i > 0;
+        reader.asked++;
+    }
 }
 
 static void fault(uint64_t page)
@@ -34,12 +58,13 @@ static void fault(uint64_t page)
     if (reader.here[page])
         return;
     if (reader.ready[page]) {
-        plan = readahead_hit(&reader.readahead, page);
+        plan = readahead_hit(&reader.readahead, page, reader.most);
         assert_int_equal(plan.demand.npages, 0);
-        /* The pager puts in all that lies ready behind it. */
-        for (uint64_t p = page; p < PAGES && reader.ready[p] && !reader.here[p]; p++)
+        /* The pager puts in the rest of what came with it. */
+        uint32_t part = reader.ready[page];
+        for (uint64_t p = page; is_part_of(p, part); p++)
             reader.here[p] = true;
-        for (uint64_t p = page; p < PAGES && reader.ready[p]; p--)
+        for (uint64_t p = page; is_part_of(p, part); p--)
             reader.here[p] = true;
         reader.hits++;
     } else {
@@ -49,16 +74,17 @@ static void fault(uint64_t page)
         for (uint64_t i = 0; i < plan.demand.npages && plan.demand.first + i < PAGES; i++)
             reader.here[plan.demand.first + i] = true;
         reader.misses++;
+        reader.asked += plan.demand.npages;
     }
     check_plan(plan);
-    for (uint64_t i = 0; i < plan.ahead.npages && plan.ahead.first + i < PAGES; i++)
-        reader.ready[plan.ahead.first + i] = true;
+    keep(&plan);
     assert_true(reader.here[page]);
 }
 
 static void begin(void)
 {
     memset(&reader, 0, sizeof reader);
+    reader.most = 2 * READAHEAD_MAX_PAGES;
 }
 
 static void test_ascending(void **state)
@@ -80,6 +106,46 @@ static void test_descending(void **state)
         fault(page);
     assert_in_range(reader.misses, 1, 8);
     assert_in_range(reader.hits, 64000 / 64 - 20, 64000 / 64 + 20);
+}
+
+/* With leave to, a stream is asked for well ahead, in larger parts, and faults less often. */
+static void test_reach(void **state)
+{
+    (void)state;
+    enum { LENGTH = 64000 };
+    for (int direction = -1; direction <= 1; direction += 2)
+        for (uint32_t most = 0; most <= MOST; most += 100) {
+            begin();
+            reader.most = most;
+            for (uint64_t i = 0; i < LENGTH; i++)
+                fault(direction > 0 ? 100 + i : 100 + LENGTH - i);
+            assert_in_range(reader.misses, 1, 8);
+            uint32_t limit = most < 128 ? 128 : most;
+            /* One fault for what is asked for at once, and that is a half on the average. */
+            assert_in_range(reader.hits, LENGTH / limit, 2 * LENGTH / limit + 20);
+            assert_true(reader.asked <= LENGTH + limit);
+        }
+}
+
+/* The first hits are those of a stream that may end at once: two windows at most. */
+static void test_reach_grows(void **state)
+{
+    (void)state;
+    begin();
+    reader.most = MOST;
+    uint32_t before = 0;
+    for (uint64_t page = 0; page < 2000; page++) {
+        fault(page);
+        assert_true(reader.asked - page <= 2 * page + 130);
+        assert_true(reader.asked - page <= MOST + 1);
+        before = reader.asked > before ? reader.asked : before;
+    }
+    assert_true(before >= 2000 + MOST / 4);
+    /* Somewhere else it begins anew. */
+    fault(100000);
+    fault(100001);
+    fault(100005);
+    assert_true(reader.asked <= before + 1 + 4 + 8 + 8);
 }
 
 static void test_interleaved(void **state)
@@ -156,7 +222,7 @@ static void test_stream_among_random_faults(void **state)
     }
     uint32_t asked = 0;
     for (uint64_t page = 0; page < PAGES; page++)
-        asked += reader.here[page] || reader.ready[page];
+        asked += reader.here[page] || reader.ready[page] != 0;
     assert_true(reader.misses <= 4000 + 100);
     /* Hardly more than what was wanted. */
     assert_true(asked <= 32000 + 4000 + 4000 / 10 + 200);
@@ -176,7 +242,7 @@ static void test_begin_of_memory(void **state)
                 break;
             page = plan.demand.first;
         }
-        check_plan(readahead_hit(&readahead, 0));
+        check_plan(readahead_hit(&readahead, 0, MOST));
     }
 }
 
@@ -184,7 +250,7 @@ static void test_hit_without_stream(void **state)
 {
     (void)state;
     struct readahead readahead = {0};
-    struct readahead_plan plan = readahead_hit(&readahead, 1234);
+    struct readahead_plan plan = readahead_hit(&readahead, 1234, MOST);
     assert_int_equal(plan.demand.npages, 0);
     assert_int_equal(plan.ahead.npages, 0);
 }
@@ -194,6 +260,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ascending),
         cmocka_unit_test(test_descending),
+        cmocka_unit_test(test_reach),
+        cmocka_unit_test(test_reach_grows),
         cmocka_unit_test(test_interleaved),
         cmocka_unit_test(test_window_doubles),
         cmocka_unit_test(test_random_faults_fetch_one_page),
