@@ -21,9 +21,19 @@
 
 enum { WAIT_MS = 5000, UNKNOWN_MS = 20, FIRST_CAPACITY = 64 };
 
+/* What edm tells; with a descriptor, but for LET_GO. */
+enum kind { KEEP, LET_GO, END };
+
+struct word {
+    enum kind kind;
+    int number; /* KEEP and LET_GO: of the descriptor, as edm has it */
+};
+
 /* Descriptors; those that stand for something that is gone are closed when the list is full. */
 struct fds {
-    int *fds;
+    struct held {
+        int fd, number;
+    } * held;
     size_t count, capacity;
 };
 
@@ -32,16 +42,22 @@ struct ward {
     struct fds uffds; /* to be kept open until they are */
 };
 
-static void send_one(int fd, char kind, int descriptor)
+static void tell(int fd, enum kind kind, int descriptor)
 {
-    int err = fd_message_send(fd, &kind, 1, &descriptor, 1, 0);
+    struct word word = {kind, descriptor};
+    int err = fd_message_send(fd, &word, sizeof word, &descriptor, kind != LET_GO, 0);
     /* If the guard is gone there is nobody to tell; the agent's own watch remains. */
     (void)err;
 }
 
 void guard_keep(int fd, int descriptor)
 {
-    send_one(fd, 'k', descriptor);
+    tell(fd, KEEP, descriptor);
+}
+
+void guard_let_go(int fd, int descriptor)
+{
+    tell(fd, LET_GO, descriptor);
 }
 
 void guard_end_with_us(int fd, pid_t pid)
@@ -49,53 +65,67 @@ void guard_end_with_us(int fd, pid_t pid)
     int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (pidfd < 0)
         return;
-    send_one(fd, 'e', pidfd);
+    tell(fd, END, pidfd);
     close(pidfd);
 }
 
-static void keep(struct fds *list, int fd, bool (*is_gone)(int fd))
+static void keep(struct fds *list, struct held one, bool (*is_gone)(int fd))
 {
     if (list->count == list->capacity) {
         size_t kept = 0;
         for (size_t i = 0; i < list->count; i++)
-            if (is_gone(list->fds[i]))
-                close(list->fds[i]);
+            if (is_gone(list->held[i].fd))
+                close(list->held[i].fd);
             else
-                list->fds[kept++] = list->fds[i];
+                list->held[kept++] = list->held[i];
         list->count = kept;
     }
     if (2 * list->count >= list->capacity) {
         size_t capacity = list->capacity ? 2 * list->capacity : FIRST_CAPACITY;
-        int *fds = realloc(list->fds, capacity * sizeof *fds);
-        if (fds) {
-            list->fds = fds;
+        struct held *held = realloc(list->held, capacity * sizeof *held);
+        if (held) {
+            list->held = held;
             list->capacity = capacity;
         }
     }
     /* With no memory to remember it by, a descriptor just stays open. */
     if (list->count < list->capacity)
-        list->fds[list->count++] = fd;
+        list->held[list->count++] = one;
+}
+
+/* The one that came last under its number: edm uses numbers again. */
+static void let_go(struct fds *list, int number)
+{
+    for (size_t i = list->count; i > 0; i--)
+        if (list->held[i - 1].number == number) {
+            close(list->held[i - 1].fd);
+            list->held[i - 1] = list->held[--list->count];
+            return;
+        }
 }
 
 /* Returns false when edm is gone. */
 static bool receive_one(int fd, struct ward *ward)
 {
-    char kind;
+    struct word word;
     int fds[FD_MESSAGE_FDS];
-    if (fd_message_receive(fd, &kind, 1, fds, 0))
+    if (fd_message_receive(fd, &word, sizeof word, fds, 0))
         return false;
-    if (fds[0] >= 0)
-        keep(kind == 'e' ? &ward->pids : &ward->uffds, fds[0],
-             kind == 'e' ? program_has_ended : uffd_is_gone);
+    if (word.kind == LET_GO)
+        let_go(&ward->uffds, word.number);
+    else if (fds[0] >= 0 && word.kind == KEEP)
+        keep(&ward->uffds, (struct held){fds[0], word.number}, uffd_is_gone);
+    else if (fds[0] >= 0)
+        keep(&ward->pids, (struct held){fds[0], -1}, program_has_ended);
     return true;
 }
 
 static void end_all(const struct ward *ward)
 {
     for (size_t i = 0; i < ward->pids.count; i++)
-        syscall(SYS_pidfd_send_signal, ward->pids.fds[i], SIGKILL, NULL, 0);
+        syscall(SYS_pidfd_send_signal, ward->pids.held[i].fd, SIGKILL, NULL, 0);
     for (size_t i = 0; i < ward->pids.count; i++) {
-        struct pollfd fd = {ward->pids.fds[i], POLLIN, 0};
+        struct pollfd fd = {ward->pids.held[i].fd, POLLIN, 0};
         while (poll(&fd, 1, WAIT_MS) < 0 && errno == EINTR)
             ;
     }
@@ -106,10 +136,12 @@ static void end_all(const struct ward *ward)
 static void end_unknown(struct ward *ward)
 {
     struct fds *list = &ward->uffds;
+    for (size_t i = 0; i < list->count; i++)
+        (void)!fcntl(list->held[i].fd, F_SETFL, O_NONBLOCK);
     while (list->count > 0) {
         size_t kept = 0;
         for (size_t i = 0; i < list->count; i++) {
-            int fd = list->fds[i];
+            int fd = list->held[i].fd;
             struct uffd_msg message;
             while (read(fd, &message, sizeof message) == (ssize_t)sizeof message)
                 if (message.event == UFFD_EVENT_PAGEFAULT)
@@ -117,7 +149,7 @@ static void end_unknown(struct ward *ward)
             if (uffd_is_gone(fd))
                 close(fd);
             else
-                list->fds[kept++] = fd;
+                list->held[kept++] = list->held[i];
         }
         list->count = kept;
         if (kept > 0)

@@ -25,6 +25,10 @@ void guard_end_with_us(int fd, pid_t pid);
  * caller's. */
 void guard_keep(int fd, int descriptor);
 
+/* The copy of that one, the last that was given under this number, is closed: what is behind it has
+ * all of its memory. */
+void guard_let_go(int fd, int descriptor);
+
 /* Orderly end: the guard does its work now; waits for it. */
 void guard_finish(int fd, pid_t pid);
 

@@ -311,6 +311,8 @@ static void take_in(struct space *space, const struct uffd_msg *messages, int co
     uint64_t now = rpc_now_us();
     for (int i = 0; i < count; i++) {
         if (messages[i].event != UFFD_EVENT_PAGEFAULT) {
+            if (messages[i].event == UFFD_EVENT_FORK)
+                fork_read(space, (int)messages[i].arg.fork.ufd);
             space->waiting[space->nwaiting++] = messages[i];
             continue;
         }

@@ -80,8 +80,6 @@ static int make_child(struct space *parent, int uffd)
     if (err)
         return err;
     err = copy_tables(child, parent);
-    if (!err && (fcntl(uffd, F_SETFL, O_NONBLOCK) || fcntl(uffd, F_SETFD, FD_CLOEXEC)))
-        err = -errno;
     if (err) {
         space_free(&child);
         return err;
@@ -94,12 +92,22 @@ static int make_child(struct space *parent, int uffd)
     child->doomed = parent->lost;
     child->fork_base = page_table_count(child->table, PAGE_RESIDENT);
     child->readahead = parent->readahead;
-    guard_keep(pager->config.guard_fd, uffd);
     space_add(child);
     parent->fork_child = child;
     log_debug("Pager", "%d forks with %llu pages outside", (int)parent->pid,
               (unsigned long long)space_pages_out(parent));
     return region_branch(child, parent);
+}
+
+/* The child runs already, and would find zeros if edm were killed before the guard had its
+ * userfaultfd too. */
+void fork_read(struct space *space, int child_uffd)
+{
+    if (fcntl(child_uffd, F_SETFL, O_NONBLOCK) || fcntl(child_uffd, F_SETFD, FD_CLOEXEC)) {
+        log_fatal("Pager", "a child's userfaultfd: %s", strerror(errno));
+        pager_fail(space->pager);
+    }
+    guard_keep(space->pager->config.guard_fd, child_uffd);
 }
 
 bool fork_answer(struct space *space, int child_uffd)
@@ -114,6 +122,7 @@ bool fork_answer(struct space *space, int child_uffd)
     space->pager->counters.forks++;
     if (space_pages_out(space) == 0 && !space->lost) {
         /* The child has all there is: without its userfaultfd it runs natively. */
+        guard_let_go(space->pager->config.guard_fd, child_uffd);
         close(child_uffd);
         return true;
     }

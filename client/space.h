@@ -286,6 +286,8 @@ void events_serve_hold(struct space *space);
 void events_unmap(struct space *space, uint64_t start, uint64_t end); /* pages */
 
 /* pager_fork.c */
+/* The event of a fork has been read, and with it came the child's userfaultfd. */
+void fork_read(struct space *space, int child_uffd);
 /* Answers a fork; CHILD_UFFD is ours then. False: not yet, ask again. */
 bool fork_answer(struct space *space, int child_uffd);
 void fork_branched(struct space *child);            /* the store has made its region */

@@ -26,6 +26,7 @@ struct served {
 };
 
 static int outside[2] = {-1, -1};
+static int second[2] = {-1, -1};
 
 static uint64_t now_ms(void)
 {
@@ -58,6 +59,7 @@ static pid_t start_ward(bool stubborn)
     if (pid == 0) {
         alarm(LIFE_S); /* when the test fails */
         close(outside[1]);
+        close(second[1]);
         if (stubborn)
             signal(SIGTERM, SIG_IGN);
         for (;;)
@@ -187,6 +189,46 @@ static void test_keeps_descriptors(void **state)
     close(outside[0]);
 }
 
+/* Two pipes, one after the other, under the same number: the second is let go. */
+static void keep_and_let_go(int guard_fd, pid_t guard)
+{
+    (void)guard;
+    guard_keep(guard_fd, outside[1]);
+    if (dup2(second[1], outside[1]) < 0)
+        _exit(1);
+    guard_keep(guard_fd, outside[1]);
+    guard_let_go(guard_fd, outside[1]);
+    guard_let_go(guard_fd, 1000000); /* nothing is known by that: ignored */
+    close(outside[1]);
+    close(second[1]);
+}
+
+static void test_lets_go(void **state)
+{
+    (void)state;
+    struct served served;
+    int status;
+    assert_int_equal(pipe2(outside, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(second, O_CLOEXEC), 0);
+    start(&served, "lets-go", keep_and_let_go);
+    close(outside[1]);
+    outside[1] = -1;
+    close(second[1]);
+    struct pollfd fds[] = {{second[0], POLLIN, 0}, {outside[0], POLLIN, 0}};
+    assert_int_equal(poll(fds, 1, SOON_MS), 1);
+    assert_true(fds[0].revents & POLLHUP);
+    assert_int_equal(poll(fds + 1, 1, QUIET_MS), 0);
+    kill(served.pid, SIGKILL);
+    assert_true(ends(served.pid, SOON_MS, &status));
+    assert_int_equal(poll(fds + 1, 1, SOON_MS), 1);
+    for (int i = 0; i + 1 < WARDS; i++)
+        assert_true(ends(served.wards[i], SOON_MS, &status));
+    assert_true(ends(served.guard, SOON_MS, &status));
+    end_rest(&served);
+    close(outside[0]);
+    close(second[0]);
+}
+
 static void finish(int guard_fd, pid_t guard)
 {
     guard_finish(guard_fd, guard);
@@ -299,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed),
         cmocka_unit_test(test_keeps_descriptors),
+        cmocka_unit_test(test_lets_go),
         cmocka_unit_test(test_finish),
         cmocka_unit_test(test_signals_do_not_end_it),
         cmocka_unit_test(test_wards_gone_before),
