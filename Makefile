@@ -26,6 +26,12 @@ bench: deps-bench
 	@$(MAKE) all
 	bench/run --edm=$(BUILD)/edm
 
+# That benchmarks which are ended leave nothing behind.
+.PHONY: bench-ended
+bench-ended: deps-bench
+	@$(MAKE) all
+	tests/bench/ended.py $(BUILD)/edm bench
+
 # Ends with the line in which ctest sums up.
 .PHONY: check
 check: deps-check
