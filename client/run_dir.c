@@ -119,7 +119,9 @@ static int listen_at(const char *path)
         return -errno;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, CONNECTIONS_WAITING)) {
+    /* Nobody can connect before it listens, and then only its owner. */
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) || chmod(path, 0600) ||
+        listen(fd, CONNECTIONS_WAITING)) {
         int err = -errno;
         close(fd);
         return err;
