@@ -473,7 +473,8 @@ static void probe(struct space *space, uint64_t now_us)
 /* A process that is stopped gives nothing up: nobody may wait for that. */
 static void look_at_agent(struct space *space, uint64_t now_us)
 {
-    bool slow = space->work != AGENT_IDLE && now_us > space->work_us + SLOW_AGENT_US;
+    bool is_awaited = space->work != AGENT_IDLE || !space->serving;
+    bool slow = is_awaited && now_us > space->work_us + SLOW_AGENT_US;
     space->agent_stopped = slow && proc_map_thread_stopped(space->proc, space->agent_tid);
 }
 

@@ -255,10 +255,11 @@ static bool is_hopeless(const struct space *space, uint64_t now_us)
 {
     if (!space->pressed || space->agent < 0 || fork_is_prepared(space))
         return true;
-    if (!space->serving || space->region_state != REGION_READY || events_are_pending(space))
-        return false;
-    if (space->work != AGENT_IDLE)
+    /* Stopped before it could begin, too: who would let it go on may be held by the brake. */
+    if (!space->serving || space->work != AGENT_IDLE)
         return space->agent_stopped;
+    if (space->region_state != REGION_READY || events_are_pending(space))
+        return false;
     if (space->nbusy > 0 && !space->populated)
         return false;
     return !space_has_batches(space) && now_us < space->barren_until_us;
