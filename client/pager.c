@@ -216,8 +216,9 @@ static void add_space_fds(const struct space *space, struct pollfd fds[SPACE_FDS
     fds[2] = (struct pollfd){may_read ? space->uffd : -1, POLLIN, 0};
 }
 
-/* Sleeps for at most US microseconds (0: only looks) and says what is there to be done. */
-static struct ready wait_for_news(struct pager *pager, uint64_t us)
+/* Sleeps for at most US microseconds (0: only looks) and says what is there to be done. Returns how
+ * much there is. */
+static int poll_all(struct pager *pager, uint64_t us, struct ready *ready)
 {
     enum { CONNECTION, BATCHES, FOUND, WAKE, NFDS };
     uint32_t most = NFDS + CONFIG_MAX_SHARDS + GREETINGS_AT_ONCE;
@@ -234,7 +235,8 @@ static struct ready wait_for_news(struct pager *pager, uint64_t us)
          space = space->next, nfds += SPACE_FDS)
         add_space_fds(space, fds + nfds);
     struct timespec timeout = {(time_t)(us / 1000000), (long)(us % 1000000) * 1000};
-    if (ppoll(fds, nfds, &timeout, NULL) < 0 && errno != EINTR)
+    int found = ppoll(fds, nfds, &timeout, NULL);
+    if (found < 0 && errno != EINTR)
         log_error("Pager", "poll: %s", strerror(errno));
     uint64_t woken;
     if (fds[WAKE].revents && read(pager->wake_fd, &woken, sizeof woken) < 0)
@@ -246,7 +248,40 @@ static struct ready wait_for_news(struct pager *pager, uint64_t us)
                                                 fds[first + 2].revents};
         else
             space->ready = (struct space_ready){true, space->hold_uffd >= 0, true};
-    return (struct ready){fds[CONNECTION].revents, fds[BATCHES].revents, fds[FOUND].revents};
+    *ready = (struct ready){fds[CONNECTION].revents, fds[BATCHES].revents, fds[FOUND].revents};
+    return found;
+}
+
+/* A program that has just faulted is about to fault again, or waits for its page. */
+static bool may_come_soon(const struct pager *pager, uint64_t now_us)
+{
+    return now_us < pager->faulted_us + SPIN_US;
+}
+
+/* Returns whether there is something to be done. */
+static bool spin(struct pager *pager, uint64_t us, struct ready *ready)
+{
+    uint64_t begun = rpc_now_us(), now = begun;
+    if (us > SPIN_US)
+        us = SPIN_US;
+    bool found = false;
+    while (!found && now - begun < us && spin_is_free(&pager->spin)) {
+        found = poll_all(pager, 0, ready) > 0;
+        now = rpc_now_us();
+    }
+    pager->counters.spins_found += found;
+    pager->counters.spins_in_vain += !found;
+    spin_learn(&pager->spin, found);
+    return found;
+}
+
+static struct ready wait_for_news(struct pager *pager, uint64_t us, uint64_t now_us)
+{
+    struct ready ready;
+    if (us == 0 || !may_come_soon(pager, now_us) || !spin_is_due(&pager->spin) ||
+        !spin(pager, us, &ready))
+        poll_all(pager, us, &ready);
+    return ready;
 }
 
 static uint64_t look_interval(const struct pager *pager)
@@ -279,6 +314,7 @@ static void *run(void *arg)
     /* It works in short bursts that others wait for. Allowed to root only; no harm if refused. */
     if (setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), PAGER_NICE))
         log_debug("Pager", "no higher priority: %s", strerror(errno));
+    spin_begin(&pager->spin);
     uint64_t next_tick_us = 0;
     struct ready ready = {0};
     while (!pager->stop) {
@@ -303,8 +339,9 @@ static void *run(void *arg)
             next_tick_us = now + look_interval(pager);
         if (now - pager->published_us > PUBLISH_US)
             publish(pager, now);
-        ready = wait_for_news(pager, done ? 0 : sleep_us(pager, next_tick_us, now));
+        ready = wait_for_news(pager, done ? 0 : sleep_us(pager, next_tick_us, now), now);
     }
+    spin_end(&pager->spin);
     end_all(pager);
     publish(pager, rpc_now_us());
     return NULL;

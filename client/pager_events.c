@@ -308,7 +308,7 @@ static void take_in(struct space *space, const struct uffd_msg *messages, int co
 {
     struct fault faults[SPACE_MESSAGES];
     int nfaults = 0;
-    uint64_t now = rpc_now_us();
+    uint64_t now = space->pager->faulted_us = rpc_now_us();
     for (int i = 0; i < count; i++) {
         if (messages[i].event != UFFD_EVENT_PAGEFAULT) {
             if (messages[i].event == UFFD_EVENT_FORK)

@@ -47,8 +47,10 @@ static void came_in(struct space *space, uint64_t page)
 
 static void answered(struct space *space, uint64_t at_us)
 {
-    if (at_us)
-        histogram_add(&space->pager->counters.fault_us, rpc_now_us() - at_us);
+    if (at_us == 0)
+        return;
+    space->pager->faulted_us = rpc_now_us();
+    histogram_add(&space->pager->counters.fault_us, space->pager->faulted_us - at_us);
 }
 
 /* ---- zero pages ---- */

@@ -20,6 +20,7 @@
 #include "proc_map.h"
 #include "readahead.h"
 #include "resident_queue.h"
+#include "spin.h"
 #include "agent/agent_proto.h"
 
 #include <linux/userfaultfd.h>
@@ -209,6 +210,8 @@ struct pager {
     struct handoff *found;      /* main -> pager: pids of such */
     _Atomic int go_fd;          /* main -> pager: see pager_let_go() */
     struct wire_request request;
+    struct spin spin;
+    uint64_t faulted_us; /* when a fault was read, or answered, last */
     struct pager_counters counters;
     uint32_t next_figures;          /* of an image that has ended, to be used again */
     pthread_mutex_t published_lock; /* innermost: nothing is called under it */

@@ -111,6 +111,9 @@ static void write_all(FILE *file, const struct stats *stats)
             (double)pager->cpu_us / 1e6, (double)write_back->cpu_us / 1e6,
             (double)pager->agent_cpu_us / 1e6);
     number(file, "page_table_bytes", pager->table_bytes, ",\n  ");
+    fputs("\"spins\": {", file);
+    number(file, "found", pager->spins_found, ", ");
+    number(file, "in_vain", pager->spins_in_vain, "},\n  ");
     number(file, "brakes", pager->brakes, ",\n  ");
     number(file, "images", pager->images, ",\n  ");
     number(file, "forks", pager->forks, ",\n  ");

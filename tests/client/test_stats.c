@@ -21,7 +21,8 @@ static const char checker[] =
     "    return dict(pairs)\n"
     "got = json.loads(text, object_pairs_hook=once, parse_constant=lambda name: 1 / 0)\n"
     "parts = {'faults': 'remote zero staged write', 'prefetch': 'issued used wasted',\n"
-    "         'fault_us': 'p50 p99 p999 max count', 'cpu_s': 'pager write_back agent'}\n"
+    "         'fault_us': 'p50 p99 p999 max count', 'cpu_s': 'pager write_back agent',\n"
+    "         'spins': 'found in_vain'}\n"
     "keys = ('program exit_status wall_s local_limit_bytes peak_resident_bytes '\n"
     "        'peak_managed_bytes pages_got pages_put pages_clean_dropped bytes_sent '\n"
     "        'bytes_received retries failovers').split() + list(parts)\n"
@@ -77,6 +78,8 @@ static void test_figures(void **state)
                                           .readahead_issued = 7,
                                           .readahead_used = 8,
                                           .readahead_wasted = 9,
+                                          .spins_found = 13,
+                                          .spins_in_vain = 14,
                                           .peak_resident_pages = 10,
                                           .peak_managed_pages = 11,
                                           .cpu_us = 1500000,
@@ -95,6 +98,7 @@ static void test_figures(void **state)
                 " 'peak_managed_bytes': 11 * 4096, 'faults.remote': 1, 'faults.zero': 2,"
                 " 'faults.staged': 3, 'faults.write': 4, 'pages_got': 5, 'pages_put': 12,"
                 " 'pages_clean_dropped': 6, 'prefetch.issued': 7, 'prefetch.used': 8,"
+                " 'spins.found': 13, 'spins.in_vain': 14,"
                 " 'prefetch.wasted': 9, 'fault_us.count': 10, 'fault_us.max': 10,"
                 " 'fault_us.p50': 6, 'bytes_sent': 1100, 'bytes_received': 2200, 'retries': 3,"
                 " 'cpu_s.pager': 1.5, 'cpu_s.write_back': 0.75, 'cpu_s.agent': 0.25}");
