@@ -1,5 +1,5 @@
 /*
- * shard: one ROUTER socket, one store, and the thread that serves the one from the other.
+ * shard: one server (server.h), one store, and the thread that serves the one from the other.
  *
  * Thread: the main thread makes, starts, stops and destroys it; everything else of it belongs to
  * its own thread.
