@@ -72,7 +72,7 @@ install_packages() {
     local package missing=()
     # docker-cli is a package of its own from Debian 13 on.
     for package in docker.io docker-cli docker-compose debootstrap debian-archive-keyring \
-        iproute2; do
+        iproute2 python3-minimal; do
         if [ "$(dpkg-query -W -f='${db:Status-Status}' $package 2>/dev/null)" != installed ]; then
             missing+=("$package")
         fi
@@ -214,10 +214,14 @@ check_health() {
     say "health: three of three DMS containers are healthy"
 }
 
-# A number of the client's statistics.
+# A number of the client's statistics, of those of all its processes together.
 statistic() {
     docker cp "$(container client):/results/stats.json" - | tar -xOf - |
-        sed -nE 's/.*"'"$1"'": *([0-9]+).*/\1/p'
+        /usr/bin/python3 -c 'import json, sys
+value = json.load(sys.stdin)[sys.argv[1]]
+if type(value) is not int:
+    sys.exit(f"{sys.argv[1]} is {value}")
+print(value)' "$1" || fail "no statistic $1"
 }
 
 check_result() {
@@ -306,11 +310,17 @@ run_with_restart() {
     compose down --volumes --timeout 5 >"$work/down.log" 2>&1
 }
 
-install_packages
-build_image
-engine_start run || skip "the Docker engine does not start in a network namespace of its own"
-check_image
-check_native_fails
-run_as_documented
-run_with_restart
-say "passed in $SECONDS s"
+# All in one function, called last: after an error in an arithmetic expression the shell leaves what
+# it is in and goes on behind it, whatever set -e says.
+main() {
+    install_packages
+    build_image
+    engine_start run || skip "the Docker engine does not start in a network namespace of its own"
+    check_image
+    check_native_fails
+    run_as_documented
+    run_with_restart
+    say "passed in $SECONDS s"
+}
+
+main
