@@ -41,6 +41,7 @@ struct rpc {
     uint32_t nshards;
     uint32_t wait_ms;
     const char *part;
+    uint64_t (*now_us)(void);
     bool polled; /* the owner has told what there is, since the last rpc_process() */
     uint64_t next_id;
     struct call calls; /* list head, oldest first */
@@ -72,6 +73,7 @@ int rpc_new(struct rpc **out, char *const *endpoints, uint32_t nshards, uint32_t
     rpc->calls.next = rpc->calls.previous = &rpc->calls;
     rpc->wait_ms = wait_ms;
     rpc->part = part;
+    rpc->now_us = rpc_now_us;
     rpc->next_id = 1;
     for (uint32_t i = 0; i < nshards; i++) {
         int err = link_new(&rpc->links[i], endpoints[i]);
@@ -84,6 +86,11 @@ int rpc_new(struct rpc **out, char *const *endpoints, uint32_t nshards, uint32_t
     }
     *out = rpc;
     return 0;
+}
+
+void rpc_set_clock(struct rpc *rpc, uint64_t (*now_us)(void))
+{
+    rpc->now_us = now_us;
 }
 
 static void remove_call(struct rpc *rpc, struct call *call)
@@ -152,7 +159,7 @@ int rpc_call(struct rpc *rpc, uint32_t shard, struct wire_request *request,
     struct call *call = malloc(sizeof *call + nbody * sizeof *body + (size_t)header_bytes);
     if (!call)
         return -ENOMEM;
-    uint64_t now = rpc_now_us();
+    uint64_t now = rpc->now_us();
     *call = (struct call){
         .id = request->id,
         .shard = shard,
@@ -339,7 +346,7 @@ int rpc_process(struct rpc *rpc)
     if (!rpc->polled)
         look(rpc);
     rpc->polled = false;
-    uint64_t now = rpc_now_us();
+    uint64_t now = rpc->now_us();
     for (uint32_t i = 0; i < rpc->nshards; i++) {
         ran += receive(rpc, i);
         if (link_turn(rpc->links[i], now)) {
@@ -372,7 +379,7 @@ int rpc_timeout_ms(const struct rpc *rpc)
         if (link_due < due)
             due = link_due;
     }
-    uint64_t now = rpc_now_us();
+    uint64_t now = rpc->now_us();
     return due <= now ? 0 : (int)((due - now) / 1000 + 1);
 }
 
@@ -384,7 +391,7 @@ uint32_t rpc_outstanding(const struct rpc *rpc)
 bool rpc_is_waiting(const struct rpc *rpc)
 {
     const struct call *oldest = rpc->calls.next;
-    return oldest != &rpc->calls && rpc_now_us() - oldest->begun_us > 1000ull * COMPLAIN_AFTER_MS;
+    return oldest != &rpc->calls && rpc->now_us() - oldest->begun_us > 1000ull * COMPLAIN_AFTER_MS;
 }
 
 struct rpc_counters rpc_counters(const struct rpc *rpc)
