@@ -23,9 +23,7 @@ enum {
     FIRST_PEERS = 16,
     /* Answers of a peer that wait: no further request of it is read. */
     UNREAD_BYTES = 1 << 20,
-    /* For greeting and handshake, as libzmq has it. */
-    SHAKE_MS = 30000,
-    TURN_MS = 1000,
+    TURNS = 30, /* in the time for a handshake: looks at whose is over */
 };
 
 /* What all peers together make us hold: requests that are not whole and answers that wait. */
@@ -421,17 +419,18 @@ int server_turn(struct server *server)
 {
     if (server->nshaking == 0)
         return -1;
+    uint32_t shake_ms = server->options.shake_ms, turn_ms = shake_ms / TURNS;
     uint64_t now = notice_now_ms();
-    if (now - server->turned_ms < TURN_MS)
-        return TURN_MS;
+    if (now - server->turned_ms < turn_ms)
+        return (int)turn_ms;
     server->turned_ms = now;
     for (uint32_t i = 0; i < server->npeers; i++) {
         const struct peer *peer = &server->peers[i];
         if (peer->connection != NULL && connection_step(peer->connection) != CONNECTION_UP &&
-            now - peer->begun_ms > SHAKE_MS)
+            now - peer->begun_ms > shake_ms)
             close_peer(server, i);
     }
-    return TURN_MS;
+    return (int)turn_ms;
 }
 
 /* ---- beginning and end ---- */

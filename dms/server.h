@@ -27,6 +27,7 @@ struct server_options {
     const char *part;     /* the shard's name in the log */
     uint32_t max_connections;
     uint32_t max_body_bytes; /* of a request */
+    uint32_t shake_ms;       /* for a peer's greeting and handshake, at least 30 */
 };
 
 /* A message that came in. It stays valid until the next call of server_next(). */

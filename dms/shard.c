@@ -24,7 +24,8 @@
 enum {
     ROUND = REPLY_QUEUE_MAX, /* requests between two looks at what else there is to do */
     MAX_DAMAGE_LINES = 100,
-    LINGER_MS = 200, /* for answers on their way at the end */
+    LINGER_MS = 200,  /* for answers on their way at the end */
+    SHAKE_MS = 30000, /* for a peer's handshake, as libzmq has it */
 };
 
 struct shard {
@@ -93,6 +94,7 @@ int shard_new(struct shard **out, const struct shard_options *options)
         .part = shard->part,
         .max_connections = options->max_connections,
         .max_body_bytes = options->request_bytes,
+        .shake_ms = SHAKE_MS,
     };
     err = server_new(&shard->server, &serving, why, sizeof(why));
 out:

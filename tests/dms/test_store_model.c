@@ -1,15 +1,15 @@
 /* A store against a model: a seeded random sequence of all operations, the store closed and opened
- * again in between. Arguments: number of steps, seed. */
+ * again in between. Arguments: number of steps, seed (0: by the time), steps between two openings.
+ */
 #include "store_model.h"
 #include "temp_dir.h"
 #include "test.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
-enum { STEPS = 100000, BETWEEN_REOPENS = 1997 };
-
-static uint32_t steps = STEPS;
+static uint32_t steps = 100000, between_reopens = 1997;
 static uint64_t seed = 20240607;
 static struct temp_dir dir;
 
@@ -58,7 +58,7 @@ static void test_model(void **state)
     struct store *store = open_store();
     for (uint32_t step = 1; step <= steps; step++) {
         model_step(&model, store);
-        if (step % BETWEEN_REOPENS != 0)
+        if (step % between_reopens != 0)
             continue;
         model_compare(&model, store);
         store_close(&store);
@@ -92,6 +92,10 @@ int main(int argc, char **argv)
         steps = (uint32_t)strtoul(argv[1], NULL, 0);
     if (argc > 2)
         seed = strtoull(argv[2], NULL, 0);
+    if (argc > 3)
+        between_reopens = (uint32_t)strtoul(argv[3], NULL, 0);
+    if (seed == 0)
+        seed = (uint64_t)time(NULL);
     printf("%u steps, seed %llu\n", steps, (unsigned long long)seed);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
