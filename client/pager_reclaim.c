@@ -86,24 +86,6 @@ static bool is_live(void *arg, struct resident_entry entry)
            page_table_generation(space->table, entry.page) == entry.generation;
 }
 
-static int by_number(const void *a, const void *b)
-{
-    uint64_t left = *(const uint64_t *)a;
-    uint64_t right = *(const uint64_t *)b;
-    return left < right ? -1 : left > right;
-}
-
-/* An entry whose page was unmapped stays in the queue, and generations begin anew after 256: a page
- * that is mapped again and again can be there twice. */
-static uint32_t only_once(uint64_t *sorted, uint32_t npages)
-{
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < npages; i++)
-        if (kept == 0 || sorted[i] != sorted[kept - 1])
-            sorted[kept++] = sorted[i];
-    return kept;
-}
-
 static uint32_t choose(struct space *space, uint64_t *pages, uint64_t most)
 {
     uint32_t count = 0;
@@ -118,8 +100,7 @@ static uint32_t choose(struct space *space, uint64_t *pages, uint64_t most)
         else
             pages[count++] = entry.page;
     }
-    qsort(pages, count, sizeof *pages, by_number);
-    return only_once(pages, count);
+    return resident_queue_sort_once(pages, count);
 }
 
 static struct batch *free_batch(struct space *space)

@@ -102,3 +102,20 @@ void resident_queue_compact(struct resident_queue *queue,
     compact(&queue->young, live, arg);
     compact(&queue->proven, live, arg);
 }
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a;
+    uint64_t right = *(const uint64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+uint32_t resident_queue_sort_once(uint64_t *pages, uint32_t npages)
+{
+    uint32_t kept = 0;
+    qsort(pages, npages, sizeof *pages, by_number);
+    for (uint32_t i = 0; i < npages; i++)
+        if (kept == 0 || pages[i] != pages[kept - 1])
+            pages[kept++] = pages[i];
+    return kept;
+}

@@ -36,6 +36,11 @@ int resident_queue_push(struct resident_queue *queue, struct resident_entry entr
 /* Takes out the entry that should leave next; false when there is none. */
 bool resident_queue_pop(struct resident_queue *queue, struct resident_entry *out);
 
+/* Sorts the pages of entries that were taken out and hold, and leaves each in once. An entry whose
+ * page was unmapped stays in the queue, and generations begin anew after 256: a page that is mapped
+ * again and again can be there twice. Returns how many are left. */
+uint32_t resident_queue_sort_once(uint64_t *pages, uint32_t npages);
+
 /* Entries, old ones included. */
 size_t resident_queue_length(const struct resident_queue *queue);
 

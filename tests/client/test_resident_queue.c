@@ -139,10 +139,38 @@ static void test_histogram_ends(void **state)
     assert_true(histogram_quantile_us(&histogram, 1) == UINT64_MAX);
 }
 
+/* A page that is mapped again for the 256th time has the generation it was queued with at first. */
+static void test_twice_in_the_queue(void **state)
+{
+    (void)state;
+    enum { PAGES = 300, TIMES = 3 };
+    const uint64_t far = (uint64_t)1 << 55;
+    struct resident_queue *queue;
+    struct resident_entry entry;
+    uint64_t pages[PAGES * TIMES], seed = 7;
+    uint32_t npages = 0;
+    assert_int_equal(resident_queue_new(&queue), 0);
+    for (int time = 0; time < TIMES; time++)
+        for (uint64_t i = 0; i < PAGES; i++) {
+            entry = (struct resident_entry){i % 2 ? far - i : i, 9};
+            assert_int_equal(resident_queue_push(queue, entry, test_random(&seed) % 2), 0);
+        }
+    while (resident_queue_pop(queue, &entry))
+        pages[npages++] = entry.page;
+    assert_int_equal(npages, PAGES * TIMES);
+    assert_int_equal(resident_queue_sort_once(pages, npages), PAGES);
+    for (uint64_t i = 0; i < PAGES; i++)
+        assert_true(pages[i] == (i < PAGES / 2 ? 2 * i : far - PAGES + 1 + 2 * (i - PAGES / 2)));
+    assert_int_equal(resident_queue_sort_once(pages, 1), 1);
+    assert_int_equal(resident_queue_sort_once(pages, 0), 0);
+    resident_queue_destroy(&queue);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_lists),
+        cmocka_unit_test(test_twice_in_the_queue),
         cmocka_unit_test(test_histogram),
         cmocka_unit_test(test_histogram_ends),
     };
