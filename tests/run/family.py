@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from harness import Case, children_of, is_alive, main, tool, wait_until
+from harness import FILL, Case, children_of, family_of, is_alive, main, tool, wait_until
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "proto"))
 import edm_wire as wire  # noqa: E402
@@ -17,18 +17,9 @@ PYTHON = "/usr/bin/python3"
 GONE_S = 5  # bench/deaths measures how long it takes; here nothing may depend on how busy the machine is
 LONG_S = 240  # many processes on few processors
 LOCAL = "--local=24M"
-# A block of memory of which most has to be outside, and the check of it.
-BLOCK = """
-import os, random, signal, subprocess, sys, time
-def fill(seed, mib=64):
-    block = bytearray(mib << 20)
-    for at in range(0, len(block), 4096):
-        block[at:at + 8] = (seed * 1000003 + at).to_bytes(8, "little")
-    return block
-def check(block, seed):
-    for at in range(0, len(block), 4096):
-        found = int.from_bytes(block[at:at + 8], "little")
-        assert found == seed * 1000003 + at, f"{os.getpid()}: {at:#x}: {found} for seed {seed}"
+# Most of such a block has to be outside.
+BLOCK = FILL + """
+import random, signal, subprocess, sys, time
 def say(path, words):
     with open(path + ".new", "w") as file:
         file.write(words)
@@ -461,14 +452,6 @@ for round in range(12):
     assert os.read(reader, 1) == b"k", round
     os.close(reader)
 """)
-
-
-def family_of(pid):
-    """All descendants."""
-    found = children_of(pid)
-    for child in list(found):
-        found += family_of(child)
-    return found
 
 
 if __name__ == "__main__":

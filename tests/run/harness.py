@@ -22,6 +22,19 @@ END_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"]
 # For when the test is killed and cannot remove its files: a process that is not its child.
 JANITOR = """(setsid sh -c 'tail --pid=$1 -f /dev/null; sleep 3; rm -rf "$2"' sh $1 "$2" \\
     </dev/null >/dev/null 2>&1 &)"""
+# For programs in Python: a block of memory in which every page is another, and the check of it.
+FILL = """
+import os
+def fill(seed, mib=64):
+    block = bytearray(mib << 20)
+    for at in range(0, len(block), 4096):
+        block[at:at + 8] = (seed * 1000003 + at).to_bytes(8, "little")
+    return block
+def check(block, seed):
+    for at in range(0, len(block), 4096):
+        found = int.from_bytes(block[at:at + 8], "little")
+        assert found == seed * 1000003 + at, f"{os.getpid()}: {at:#x}: {found} for seed {seed}"
+"""
 
 
 def make_root():
@@ -71,6 +84,14 @@ def is_alive(pid):
 def children_of(pid):
     return [int(name) for name in os.listdir("/proc")
             if name.isdigit() and parent_and_state(name)[0] == pid]
+
+
+def family_of(pid):
+    """All descendants."""
+    found = children_of(pid)
+    for child in list(found):
+        found += family_of(child)
+    return found
 
 
 def exe_of(pid):
@@ -195,5 +216,5 @@ def main():
     unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=2)
 
 
-__all__ = ["EDM", "TOOLS", "WAIT_S", "Case", "children_of", "exe_of", "free_port", "is_alive", "main",
+__all__ = ["EDM", "FILL", "TOOLS", "WAIT_S", "Case", "children_of", "exe_of", "family_of", "free_port", "is_alive", "main",
            "program_of", "signal", "tool", "wait_until"]

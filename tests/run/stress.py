@@ -18,7 +18,8 @@ import sys
 import threading
 import time
 
-from harness import EDM, END_WITH_US, ROOT, children_of, exe_of, free_port, is_alive, tool, wait_until
+from harness import (EDM, END_WITH_US, FILL, ROOT, children_of, exe_of, family_of, free_port, is_alive, tool,
+                     wait_until)
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "proto"))
 import edm_wire as wire  # noqa: E402
@@ -31,34 +32,25 @@ RUN_S = 10         # how long a program runs, about
 PATIENCE_S = 400   # and how long it may take when the machine is busy
 GONE_S = 60        # the same: whether it is gone is the question, not how soon
 PYTHON = "/usr/bin/python3"
-FILL = """
-import multiprocessing, os, random, subprocess, sys
+BLOCK = FILL + """
+import multiprocessing, subprocess, sys
 mib, seed = int(sys.argv[1]), int(sys.argv[2])
-def fill(seed):
-    block = bytearray(mib << 20)
-    for at in range(0, len(block), 4096):
-        block[at:at + 8] = (seed * 1000003 + at).to_bytes(8, "little")
-    return block
-def check(block, seed):
-    for at in range(0, len(block), 4096):
-        assert int.from_bytes(block[at:at + 8], "little") == seed * 1000003 + at, hex(at)
+block = fill(seed, mib)
 """
-PROCESSES = FILL + """
-block = fill(seed)
+PROCESSES = BLOCK + """
 def work(number):
     check(block, seed)
     if number % 2:
-        block[:] = fill(number)
+        block[:] = fill(number, mib)
         check(block, number)
-        block[:] = fill(seed)
+        block[:] = fill(seed, mib)
     return subprocess.run(["sh", "-c", "echo %d" % number], stdout=subprocess.PIPE).stdout
 with multiprocessing.get_context("fork").Pool(2) as pool:
     assert pool.map(work, range(4), 1) == [b"%d\\n" % number for number in range(4)]
 check(block, seed)
 print("processes: ok")
 """
-EXECS = FILL + """
-block = fill(seed)
+EXECS = BLOCK + """
 check(block, seed)
 if seed > 0:
     again = [sys.executable, "-c", sys.argv[3], str(mib), str(seed // 2), sys.argv[3]]
@@ -77,13 +69,6 @@ def say(words):
 
 def sanitizer_said(text):
     return re.search("Sanitizer|runtime error|WARNING: Thread", text)
-
-
-def family_of(pid):
-    found = children_of(pid)
-    for child in list(found):
-        found += family_of(child)
-    return found
 
 
 def words_of(pid):

@@ -4,7 +4,7 @@ their own, and their shares of what they have together after a fork (Pss), stays
 import os
 import subprocess
 
-from harness import Case, children_of, exe_of, main, tool
+from harness import FILL, Case, exe_of, family_of, main, tool
 
 LOCAL_MIB = 32
 # What is not registered yet, executable memory and what the kernel has given out but not counted yet (64 pages for each
@@ -13,23 +13,15 @@ SLACK_MIB = 12
 PYTHON = "/usr/bin/python3"
 LONG_S = 240
 # Four children read what they have from their parent, which is half of the budget, and each writes as much.
-TREE = """
-import os, sys
+TREE = FILL + """
+import sys
 mib = int(sys.argv[1])
-def fill(seed):
-    block = bytearray(mib << 20)
-    for at in range(0, len(block), 4096):
-        block[at:at + 8] = (seed * 1000003 + at).to_bytes(8, "little")
-    return block
-def check(block, seed):
-    for at in range(0, len(block), 4096):
-        assert int.from_bytes(block[at:at + 8], "little") == seed * 1000003 + at
-block = fill(1)
+block = fill(1, mib)
 for number in range(4):
     if os.fork() == 0:
         for round in range(2):
             check(block, 1)
-            own = fill(number + 2)
+            own = fill(number + 2, mib)
             check(own, number + 2)
         os._exit(0)
 for number in range(4):
@@ -38,13 +30,6 @@ for number in range(4):
 check(block, 1)
 print("ok")
 """
-
-
-def family_of(pid):
-    found = children_of(pid)
-    for child in list(found):
-        found += family_of(child)
-    return found
 
 
 def anonymous_share(pid):
