@@ -206,9 +206,11 @@ class Bench:
                                  stdin=subprocess.PIPE if on_mark else subprocess.DEVNULL)
             too_long = threading.Event()
             timer = threading.Timer(limit_s, end_now, (process.pid, too_long))
-            timer.start()
+            # A signal may end us while it starts: then nobody is to wait for it.
+            timer.daemon = True
             out = []
             try:
+                timer.start()
                 for line in process.stdout:
                     out.append(line.decode(errors="replace"))
                     if on_mark and out[-1].startswith("mark "):

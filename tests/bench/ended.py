@@ -11,6 +11,24 @@ import time
 import unittest
 
 EDM, BENCH = sys.argv[1:3]
+# Bench.run(), and the signal at one moment of it.
+WHILE_A_TIMER_STARTS = """
+import os, signal, sys, threading
+sys.path.insert(0, sys.argv[1])
+from lib.bench import Bench
+from lib.ending import listen
+class Timer(threading.Timer):
+    def start(self):
+        super().start()
+        os.kill(os.getpid(), signal.SIGTERM)
+threading.Timer = Timer
+listen()
+bench = Bench("edm", "name", 1, True, None)
+try:
+    bench.run(["sleep", "600"])
+finally:
+    bench.close()
+"""
 PATIENCE_S = 120
 
 
@@ -89,6 +107,12 @@ class Ended(unittest.TestCase):
         self.assertEqual(groups(run.pid), [])
         if os.geteuid() == 0:
             self.assertNotIn(self.directory, output("losetup", "--list", "--noheadings", "--output=BACK-FILE"))
+
+    def test_while_a_timer_starts(self):
+        done = subprocess.run(["/usr/bin/python3", "-B", "-c", WHILE_A_TIMER_STARTS, BENCH], timeout=PATIENCE_S,
+                              env=dict(os.environ, TMPDIR=self.directory), stderr=subprocess.PIPE, check=False)
+        self.assertEqual(done.returncode, 128 + signal.SIGTERM, done.stderr)
+        self.assertEqual(os.listdir(self.directory), [])
 
     def test_while_programs_run(self):
         def ready(_, pid):
