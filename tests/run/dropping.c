@@ -4,6 +4,9 @@
  *
  * The kernel tells of such a call before it drops the first page. Here the two are far apart: the
  * thread has the lowest priority, and its processor is kept busy until it is done. */
+#include "pages.h"
+
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -17,25 +20,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PAGE_BYTES = 4096, PAGE_WORDS = PAGE_BYTES / 8, OTHER_BYTES = 64 << 20, HOGS = 1 };
+enum { OTHER_BYTES = 64 << 20, HOGS = 1 };
 
 static size_t given_bytes = 220u << 20;
 static atomic_bool dropping, done;
 static uint64_t *other;
-
-static _Noreturn void fail(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static void *map(size_t bytes)
-{
-    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED)
-        fail("dropping: mmap");
-    return at;
-}
 
 static void stay_on(int cpu)
 {
@@ -43,14 +32,14 @@ static void stay_on(int cpu)
     CPU_ZERO(&set);
     CPU_SET(cpu, &set);
     if (sched_setaffinity(0, sizeof set, &set))
-        fail("dropping: sched_setaffinity");
+        pages_fail("sched_setaffinity: %s", strerror(errno));
 }
 
 static int last_cpu(void)
 {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set))
-        fail("dropping: sched_getaffinity");
+        pages_fail("sched_getaffinity: %s", strerror(errno));
     int last = 0;
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
         if (CPU_ISSET(cpu, &set))
@@ -84,10 +73,10 @@ static void *drop(void *given)
 {
     stay_on(last_cpu());
     if (setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 15))
-        fail("dropping: setpriority");
+        pages_fail("setpriority: %s", strerror(errno));
     dropping = true;
     if (madvise(given, given_bytes, MADV_DONTNEED))
-        fail("dropping: madvise");
+        pages_fail("madvise: %s", strerror(errno));
     dropping = false;
     return NULL;
 }
@@ -98,7 +87,7 @@ static void one_round(uint64_t *given, unsigned round)
     for (size_t i = 0; i < given_bytes / 8; i += PAGE_WORDS)
         given[i] = i + 1;
     if (pthread_create(&dropper, NULL, drop, given) || pthread_join(dropper, NULL))
-        fail("dropping: thread");
+        pages_fail("no thread");
     size_t wrong = 0;
     for (size_t i = 0; i < given_bytes / 8; i += PAGE_WORDS)
         wrong += given[i] != 0;
@@ -111,20 +100,21 @@ static void one_round(uint64_t *given, unsigned round)
 
 int main(int argc, char **argv)
 {
+    pages_name("dropping");
     unsigned rounds = 2;
     for (int i = 1; i < argc; i++)
         if (sscanf(argv[i], "--rounds=%u", &rounds) != 1 &&
             sscanf(argv[i], "--megabytes=%zu", &given_bytes) == 1)
             given_bytes <<= 20;
     int cpu = last_cpu();
-    other = map(OTHER_BYTES);
+    other = (uint64_t *)pages_map(OTHER_BYTES / PAGE_BYTES);
     pthread_t hogs[HOGS], pusher;
     for (int i = 0; i < HOGS; i++)
         if (pthread_create(&hogs[i], NULL, hog, &cpu))
-            fail("dropping: thread");
+            pages_fail("no thread");
     if (pthread_create(&pusher, NULL, push, NULL))
-        fail("dropping: thread");
-    uint64_t *given = map(given_bytes);
+        pages_fail("no thread");
+    uint64_t *given = (uint64_t *)pages_map(given_bytes / PAGE_BYTES);
     for (unsigned round = 0; round < rounds; round++)
         one_round(given, round);
     done = true;

@@ -1,5 +1,7 @@
 /* growing [--calls=N]: four threads grow mappings in place, step by step, all the time. Natively no
  * mremap() of memory that is one mapping fails with EFAULT. Says how many did. */
+#include "pages.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -10,30 +12,16 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE_BYTES = 4096, THREADS = 4, MOST_PAGES = 256, MOST_STEP = 8, BALLAST_BYTES = 40 << 20 };
+enum { THREADS = 4, MOST_PAGES = 256, MOST_STEP = 8, BALLAST_BYTES = 40 << 20 };
 
 static atomic_ulong calls, failed;
 static unsigned long most_calls = 200000;
-
-static _Noreturn void fail(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static char *map(size_t bytes)
-{
-    char *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED)
-        fail("growing: mmap");
-    return at;
-}
 
 /* Grows one mapping into the hole behind it. Somebody else may come into that first: then it ends.
  */
 static void grow_one(unsigned *seed)
 {
-    char *at = map((size_t)MOST_PAGES * PAGE_BYTES);
+    char *at = pages_map(MOST_PAGES);
     size_t npages = 1 + (size_t)rand_r(seed) % MOST_STEP;
     munmap(at + npages * PAGE_BYTES, (MOST_PAGES - npages) * PAGE_BYTES);
     at[0] = 1;
@@ -65,14 +53,15 @@ static void *grow(void *seed)
 
 int main(int argc, char **argv)
 {
+    pages_name("growing");
     if (argc > 1 && sscanf(argv[1], "--calls=%lu", &most_calls) != 1)
         return 2;
-    memset(map(BALLAST_BYTES), 1, BALLAST_BYTES);
+    memset(pages_map(BALLAST_BYTES / PAGE_BYTES), 1, BALLAST_BYTES);
     pthread_t threads[THREADS];
     unsigned seeds[THREADS] = {1, 2, 3, 4};
     for (int i = 0; i < THREADS; i++)
         if (pthread_create(&threads[i], NULL, grow, &seeds[i]))
-            fail("growing: thread");
+            pages_fail("no thread");
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     printf("growing: ok %lu calls, %lu failed\n", calls, failed);

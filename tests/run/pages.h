@@ -1,7 +1,7 @@
 /*
  * pages: memory whose every page says what it is, and ways to get it out of the program.
  *
- * For test programs that run under edm (calls, kernel, threads) and, to compare, without it. What
+ * For test programs that run under edm and, to compare, without it. What
  * goes wrong ends the process: one line on standard error, exit 1.
  *
  * Thread: any, but pages_press() one at a time.

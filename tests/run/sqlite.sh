@@ -21,9 +21,11 @@ SELECT id, k, substr(v, -20) FROM t ORDER BY k LIMIT 20;
 PRAGMA page_count;
 PRAGMA integrity_check;
 SQL
-sqlite3 -batch :memory: <sql >native 2>&1 || fail "sqlite3: $(cat native)"
+start sh -c 'exec sqlite3 -batch :memory: <sql' >native 2>&1
+natively=$!
+watched sqlite sqlite3 -batch :memory: <sql >out 2>&1 || fail "sqlite3 ended with $?: $(tail -n 3 out)"
+wait $natively || fail "sqlite3: $(cat native)"
 say "native: $(tail -n 3 native | tr '\n' ' ')"
 [ "$(tail -n 2 native | head -n 1)" -gt $((scale * 1200)) ] || fail "the database is too small"
-watched sqlite sqlite3 -batch :memory: <sql >out 2>&1 || fail "sqlite3 ended with $?: $(tail -n 3 out)"
 cmp native out || fail "the answers differ"
 must_have_paged sqlite
