@@ -3,10 +3,15 @@
 
 Makes DIR/all, from which one ctest run has the tests of four builds, each name with its build before
 it: DIR/PLAIN (every test), DIR/FUZZ (those labelled fuzz), DIR/ADDRESS and DIR/THREAD (those labelled
-unit, integration or fuzz and not long). Sanitizers are slow: their tests have more time.
+unit, integration or fuzz and not long; of DIR/THREAD not those of programs that cannot start a thread).
+Sanitizers are slow: their tests have more time.
+
+The PROCESSORS of DIR/all are quarters of a processor, so that tests which mostly wait can do so beside
+others: run it with --parallel 4 * PROCESSORS.
 """
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -14,6 +19,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SANITIZED_LABELS = {"unit", "integration", "fuzz"}
 SLOWNESS = {"address": 3, "thread": 5}
 DEFAULT_TIMEOUT_S = 120
+QUARTERS = 4
+# Beside a test that is to have the machine for itself: room for a fuzzer, which takes what that leaves
+# over, or two that wait.
+KEPT_FREE = 2
 ENVIRONMENT = {
     "address": ["ASAN_OPTIONS=exitcode=99", "UBSAN_OPTIONS=print_stacktrace=1:exitcode=99"],
     "thread": [f"TSAN_OPTIONS=exitcode=99:halt_on_error=1:suppressions={HERE}/thread.supp"],
@@ -44,11 +53,42 @@ def read_tests(build_dir):
     return tests
 
 
+def labels_of(test):
+    return set(test["properties"].get("LABELS", []))
+
+
+def starts_threads(program):
+    """Whether a program of ours may: itself, or by libzmq. What is no program of ours, may."""
+    symbols = subprocess.run(["nm", "--dynamic", "--undefined-only", program], stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL, check=False, text=True).stdout
+    return "__tsan_" not in symbols or bool(re.search(r" (pthread_create|thrd_create|clone|zmq_)", symbols))
+
+
 def wanted(test, kind):
-    labels = set(test["properties"].get("LABELS", []))
+    labels = labels_of(test)
     if kind == "fuzz":
         return "fuzz" in labels
-    return kind == "plain" or bool(labels & SANITIZED_LABELS) and "long" not in labels
+    if kind == "plain":
+        return True
+    if not labels & SANITIZED_LABELS or "long" in labels:
+        return False
+    return kind != "thread" or "command" not in test or starts_threads(test["command"][0])
+
+
+def put_weight(test):
+    """How much of the processors it takes, and when it comes: those that need all of them first, with
+    those beside them that wait, which would come too late otherwise."""
+    labels, properties = labels_of(test), test["properties"]
+    quarters = QUARTERS * int(properties.get("PROCESSORS", 1))
+    if quarters > QUARTERS:
+        quarters, cost = quarters - KEPT_FREE, 3000
+    elif "fuzzer" in labels:
+        quarters, cost = KEPT_FREE, 2000
+    elif "waits" in labels:
+        quarters, cost = 1, 1000
+    else:
+        cost = 0
+    properties["PROCESSORS"], properties["COST"] = quarters, cost
 
 
 def text_of(value):
@@ -64,6 +104,7 @@ def put_test(out, build, kind, test, wrapper):
         sys.exit(f"merge_tests: {build}: {test['name']} has no command: is it built?")
     name = f"{build}/{test['name']}"
     properties = test["properties"]
+    put_weight(test)
     properties["TIMEOUT"] = properties.get("TIMEOUT", DEFAULT_TIMEOUT_S) * SLOWNESS.get(kind, 1)
     if kind in ENVIRONMENT:
         properties["ENVIRONMENT"] = ENVIRONMENT[kind] + properties.get("ENVIRONMENT", [])
@@ -71,6 +112,8 @@ def put_test(out, build, kind, test, wrapper):
         if fixture in properties:
             properties[fixture] = [f"{build}/{item}" for item in properties[fixture]]
     command = wrapper + test["command"]
+    if "fuzzer" in labels_of(test):
+        command = ["nice", "-n", "5"] + command
     out.write(f"add_test({quote(name)} {' '.join(quote(word) for word in command)})\n")
     out.write(f"set_tests_properties({quote(name)} PROPERTIES\n")
     for key, value in properties.items():
