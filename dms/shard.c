@@ -253,6 +253,7 @@ static int serve(struct shard *shard)
             return err;
         /* After the end of a round: there is nothing to give back while one is under way. */
         bool more_work = store_work(shard->store);
+        timeout_ms = sooner(timeout_ms, store_pause_ms(shard->store));
         timeout_ms = sooner(timeout_ms, server_turn(shard->server));
         timeout_ms = sooner(timeout_ms, scrub_turn(&shard->scrub, now_us()));
         err = server_wait(shard->server, served == ROUND || more_work ? 0 : timeout_ms);
