@@ -401,6 +401,7 @@ static void *run(void *context)
         explain_end(shard, err);
     struct wire_shard_info info = {0};
     store_stat(shard->store, &info);
+    uint64_t nmoved = store_moved(shard->store);
     reply_queue_clear(&shard->waiting);
     durability_destroy(&shard->durability);
     store_close(&shard->store);
@@ -412,6 +413,8 @@ static void *run(void *context)
     log_info(shard->part,
              "stopped: %" PRIu64 " requests answered, %" PRIu64 " pages in %" PRIu64 " regions",
              shard->handler.requests, info.npages, info.nregions);
+    if (nmoved > 0)
+        log_info(shard->part, "moved %" PRIu64 " pages to slots where they take less room", nmoved);
     return NULL;
 }
 

@@ -5,9 +5,11 @@
 #include <string.h>
 
 enum {
-    /* What a class takes on disk may be this part more than its pages need, and these bytes; if it
-     * is more than that, pages are moved until it is no more than the second part. */
-    BEGIN_PART = 16,
+    /* What a class takes on disk may be this part more than its pages need (the first while pages
+     * are stored: what is free for those must not be worth it), and these bytes; if it is more than
+     * that, pages are moved until it is no more than the last part. */
+    BEGIN_PART = 8,
+    IDLE_BEGIN_PART = 16,
     END_PART = 32,
     SPARE_BYTES = 32 << 10,
     /* A class is looked at when this part of its pages was freed since the last time, and no more
@@ -126,7 +128,7 @@ static uint32_t choose_limit(const struct slot_pool *pool)
     if (compact->eager)
         return most;
     uint64_t need = need_bytes(pool, nused) + SPARE_BYTES;
-    if (disk <= need + need / BEGIN_PART)
+    if (disk <= need + need / (compact->idle ? IDLE_BEGIN_PART : BEGIN_PART))
         return 0;
     uint32_t limit = 0;
     while (limit < most && disk > need + need / END_PART) {
