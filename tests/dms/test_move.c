@@ -11,7 +11,15 @@
 #include "../../dms/segment_file.h"
 #include "../../dms/slot_header.h"
 
-enum { CAPACITY = 64 << 20, PAGES = 640, KEEP = 16, LEFT = PAGES / KEEP, TRIES = 40, KIB = 1024 };
+enum {
+    CAPACITY = 64 << 20,
+    PAGES = 320,
+    KEEP = 16,
+    LEFT = PAGES / KEEP,
+    TRIES = 24,
+    PER_GROUP = 64 / KEEP,
+    KIB = 1024
+};
 
 /* The real disk on a machine that can be started anew. */
 static struct disk_ops ops;
@@ -46,7 +54,7 @@ static uint8_t byte_of(uint64_t page)
     return (uint8_t)(10 + page % 241);
 }
 
-/* Ten groups of slots of LEN bytes, in each of which few are left, and marked so on disk. Nothing
+/* Five groups of slots of LEN bytes, in each of which few are left, and marked so on disk. Nothing
  * is moved yet. */
 static void make_sparse(uint32_t len)
 {
@@ -125,7 +133,7 @@ static void test_few_groups_are_left(void **state)
             begin((enum store_durability)how, &disk);
             make_sparse(lengths[i]);
             work();
-            assert_in_range(store_moved(fixture.store), LEFT - 4, LEFT);
+            assert_in_range(store_moved(fixture.store), LEFT - PER_GROUP, LEFT);
             check_region(region, UINT64_MAX);
             check_reopened();
             for (int round = 0; round < 3; round++) {
@@ -133,7 +141,7 @@ static void test_few_groups_are_left(void **state)
                     commit();
                 work();
             }
-            /* Of ten groups one with all of them and one for the next pages, and what the file
+            /* Of five groups one with all of them and one for the next pages, and what the file
              * system needs itself. */
             assert_true(fixture_disk_bytes(&fixture) <=
                         (uint64_t)2 * 64 * (lengths[i] + 256) + 128 * KIB);
@@ -151,7 +159,7 @@ static void test_comes_to_rest(void **state)
         commit();
     }
     uint64_t moved = store_moved(fixture.store);
-    assert_int_equal(moved, LEFT - LEFT / 10);
+    assert_int_equal(moved, LEFT - PER_GROUP);
     for (int i = 0; i < 5; i++) {
         work();
         commit();
@@ -173,7 +181,7 @@ static void test_branches_follow(void **state)
     commit();
     for (int i = 0; i < 4; i++) {
         work();
-        assert_true(i > 0 || store_moved(fixture.store) >= LEFT - LEFT / 10);
+        assert_true(i > 0 || store_moved(fixture.store) >= LEFT - PER_GROUP);
         check_region(region, 16);
         assert_int_equal(fixture_get(&fixture, region, 16), 2);
         check_region(b, UINT64_MAX);
