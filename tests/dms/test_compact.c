@@ -5,6 +5,7 @@
 #include "../../dms/slot_pool.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 
 enum {
     GROUPS = 40,
@@ -229,6 +230,68 @@ static void test_sparse_groups_are_emptied(void **state)
     }
 }
 
+/* Moves what is chosen, until there is nothing to wait for. */
+static void move_all(int64_t now_ms)
+{
+    static uint8_t bytes[WIRE_PAGE_BYTES];
+    uint64_t chosen[BATCH], copy;
+    int pause_ms = 0;
+
+    while (pause_ms >= 0) {
+        uint32_t count = choose(now_ms, chosen, &pause_ms);
+        for (uint32_t i = 0; i < count; i++) {
+            struct slot_header header;
+            assert_true(slot_pool_read(pool, chosen[i], &header, bytes));
+            struct wire_page page = {
+                .page = header.page,
+                .sequence = header.sequence,
+                .checksum = header.checksum,
+                .length_bytes = header.length_bytes,
+                .encoding = header.encoding,
+            };
+            struct slot_source source = {
+                .region = 1, .stamp = 1, .moves = 1, .moved = 2, .page = &page, .bytes = bytes};
+            assert_int_equal(slot_pool_fill_chosen(pool, 1, &source, &copy), 1);
+            slot_pool_release(pool, chosen[i]);
+        }
+        assert_int_equal(slot_pool_flush(pool), 0);
+        now_ms += pause_ms > 0 ? pause_ms : 1;
+        if (count > 0)
+            pause_ms = 0;
+    }
+}
+
+static uint64_t disk_bytes(void)
+{
+    struct slot_pool_file file;
+    struct stat st;
+    char name[64];
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; slot_pool_next_file(pool, &i, &file);) {
+        slot_pool_name(&file, name, sizeof(name));
+        assert_int_equal(stat(temp_dir_path(&dir, name), &st), 0);
+        bytes += (uint64_t)st.st_blocks * 512;
+    }
+    return bytes;
+}
+
+/* Also blocks that could not be given back before, as other slots were in them. */
+static void test_room_is_given_back_after_moving(void **state)
+{
+    (void)state;
+    fill(4 * SLOTS, 600);
+    thin_out(8);
+    while (slot_pool_trim(pool, false))
+        ;
+    uint64_t need = (uint64_t)nrefs * (640 + SIZE_CLASS_HEADER_BYTES);
+    assert_true(disk_bytes() > 3 * need);
+    move_all(1000);
+    while (slot_pool_trim(pool, false))
+        ;
+    assert_true(disk_bytes() <= need + need / 8 + 64 * 1024);
+}
+
 #define COMPACT_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -238,6 +301,7 @@ int main(void)
         COMPACT_TEST(test_not_while_much_is_stored),
         COMPACT_TEST(test_only_what_is_worth_it),
         COMPACT_TEST(test_sparse_groups_are_emptied),
+        COMPACT_TEST(test_room_is_given_back_after_moving),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
