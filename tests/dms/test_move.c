@@ -360,10 +360,7 @@ static void unmark(void)
 {
     static const uint32_t used = SLOT_USED;
     struct slot_header slot;
-    const char *path;
-    long header, bytes;
-
-    fixture_locate(&fixture, region, 0, &path, &header, &bytes);
+    const char *path = temp_dir_path(&fixture.dir, "segment-000000-4096");
     FILE *file = fopen(path, "r+b");
     assert_non_null(file);
     struct segment_shape shape;
@@ -412,6 +409,52 @@ static void test_dropped_with_an_original(void **state)
     (void)state;
     drop_with_original(false);
     drop_with_original(true);
+}
+
+static uint8_t moves_of_page(void)
+{
+    struct slot_header slot;
+    const char *path;
+    long bytes, header = place_of_page(&path, &bytes);
+    FILE *file = fopen(path, "rb");
+
+    assert_non_null(file);
+    assert_int_equal(fseek(file, header, SEEK_SET), 0);
+    assert_int_equal(fread(&slot, sizeof(slot), 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+    return slot.moves;
+}
+
+/* As before with a copy of a copy. */
+static void test_moved_twice_and_dropped(void **state)
+{
+    (void)state;
+    work();
+    commit();
+    assert_int_equal(moves_of_page(), 1);
+    /* Page 32 is all that is left of where it is, or nearly, and other groups are nearly full. */
+    uint64_t other = fixture_region(&fixture, "other");
+    assert_int_equal(fixture_put(&fixture, other, 0, 256, 1, 5), 0);
+    for (uint64_t page = 0; page < 256; page += 8)
+        assert_int_equal(fixture_drop(&fixture, other, page, 1, 1), 0);
+    assert_int_equal(fixture_drop(&fixture, region, 0, 32, 1), 0);
+    assert_int_equal(fixture_drop(&fixture, region, 33, PAGES, 1), 0);
+    for (int i = 0; i < 3; i++)
+        commit();
+    work();
+    assert_int_equal(moves_of_page(), 2);
+    assert_int_equal(fixture_drop(&fixture, region, 32, 1, 1), 0);
+    fixture_close(&fixture);
+    unmark();
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fixture_open(&fixture), 0);
+        check_sound();
+        assert_int_equal(fixture_get(&fixture, region, 32), -1);
+        assert_int_equal(fixture_get(&fixture, other, 9), 5);
+        assert_int_equal(fixture_used(&fixture), 256 - 32);
+        fixture_close(&fixture);
+    }
+    assert_int_equal(fixture_open(&fixture), 0);
 }
 
 static struct cut_disk cut;
@@ -503,12 +546,19 @@ static void test_sync_fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        MOVE_TEST(test_few_groups_are_left), MOVE_TEST(test_comes_to_rest),
-        MOVE_TEST(test_branches_follow),     MOVE_TEST(test_shared_by_too_many),
-        MOVE_TEST(test_not_in_a_round),      MOVE_TEST(test_damaged_page_stays),
-        MOVE_TEST(test_torn_copy),           MOVE_TEST(test_damaged_copy),
-        MOVE_TEST(test_changed_and_killed),  MOVE_TEST(test_dropped_with_an_original),
-        MOVE_TEST(test_power_cuts),          MOVE_TEST(test_sync_fails),
+        MOVE_TEST(test_few_groups_are_left),
+        MOVE_TEST(test_comes_to_rest),
+        MOVE_TEST(test_branches_follow),
+        MOVE_TEST(test_shared_by_too_many),
+        MOVE_TEST(test_not_in_a_round),
+        MOVE_TEST(test_damaged_page_stays),
+        MOVE_TEST(test_torn_copy),
+        MOVE_TEST(test_damaged_copy),
+        MOVE_TEST(test_changed_and_killed),
+        MOVE_TEST(test_dropped_with_an_original),
+        MOVE_TEST(test_moved_twice_and_dropped),
+        MOVE_TEST(test_power_cuts),
+        MOVE_TEST(test_sync_fails),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
