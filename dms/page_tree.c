@@ -118,15 +118,34 @@ void page_tree_destroy(struct page_tree **tree)
     *tree = NULL;
 }
 
-uint64_t page_tree_get(const struct page_tree *tree, uint64_t page)
+/* NULL: nothing near PAGE has an entry. */
+static struct node *find_leaf(const struct page_tree *tree, uint64_t page)
 {
-    const struct node *node = tree->root;
+    struct node *node = tree->root;
 
     if (page >= span(tree->height))
-        return 0;
+        return NULL;
     for (unsigned height = tree->height; node != NULL && height > 1; height--)
         node = node->at[index_at(page, height)].child;
-    return node == NULL ? 0 : node->at[index_at(page, 1)].entry;
+    return node;
+}
+
+uint64_t page_tree_get(const struct page_tree *tree, uint64_t page)
+{
+    const struct node *leaf = find_leaf(tree, page);
+
+    return leaf == NULL ? 0 : leaf->at[index_at(page, 1)].entry;
+}
+
+bool page_tree_replace(struct page_tree *tree, uint64_t page, uint64_t old, uint64_t entry)
+{
+    struct node *leaf = find_leaf(tree, page);
+
+    assert(old != 0 && entry != 0);
+    if (leaf == NULL || leaf->at[index_at(page, 1)].entry != old)
+        return false;
+    leaf->at[index_at(page, 1)].entry = entry;
+    return true;
 }
 
 /* Makes *SLOT a node that this tree may change: a new one where there is none, a copy where it is
@@ -243,13 +262,9 @@ static void prune(struct page_tree *tree, uint64_t page)
 
 void page_tree_unprepare(struct page_tree *tree, uint64_t page)
 {
-    const struct node *node = tree->root;
+    const struct node *leaf = find_leaf(tree, page);
 
-    if (page >= span(tree->height))
-        return;
-    for (unsigned height = tree->height; node != NULL && height > 1; height--)
-        node = node->at[index_at(page, height)].child;
-    if (node != NULL && node->used == 0)
+    if (leaf != NULL && leaf->used == 0)
         prune(tree, page);
 }
 

@@ -50,6 +50,10 @@ void page_tree_unprepare(struct page_tree *tree, uint64_t page);
 int page_tree_set(struct page_tree *tree, uint64_t page, uint64_t entry)
     __attribute__((warn_unused_result));
 
+/* Points PAGE at ENTRY where it is at OLD, in this tree and all that share the leaf it is in.
+ * Neither is retained or released. Returns false when it is not at OLD. Cannot fail otherwise. */
+bool page_tree_replace(struct page_tree *tree, uint64_t page, uint64_t old, uint64_t entry);
+
 /* Takes PAGE out, releasing its entry. Returns 0 (also when there is none) or -ENOMEM. */
 int page_tree_clear(struct page_tree *tree, uint64_t page) __attribute__((warn_unused_result));
 

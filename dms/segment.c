@@ -212,9 +212,9 @@ static int make_headers(struct segment *segment, uint32_t group)
     return err;
 }
 
-int segment_reserve(struct segment *segment)
+int segment_reserve_in(struct segment *segment, uint32_t group)
 {
-    uint32_t group = slot_map_find_holes(&segment->free), first = group * SEGMENT_GROUP_SLOTS;
+    uint32_t first = group * SEGMENT_GROUP_SLOTS;
     size_t headers = segment_header_offset(segment->shape, first);
     size_t slots = segment_slot_offset(segment->shape, first);
     int err = segment_file_reserve(&segment->file, headers, GROUP_HEADER_BYTES);
@@ -224,6 +224,11 @@ int segment_reserve(struct segment *segment)
     if (err == 0 && !segment_file_has_headers(&segment->file, group))
         err = make_headers(segment, group);
     return err != 0 ? err : (int)slot_map_fill_holes(&segment->free, group);
+}
+
+int segment_reserve(struct segment *segment)
+{
+    return segment_reserve_in(segment, slot_map_find_holes(&segment->free));
 }
 
 /* All of a group in which no slot is in use. */
@@ -289,16 +294,41 @@ int segment_punch(struct segment *segment, uint32_t *slot, unsigned *calls)
     return err;
 }
 
-uint32_t segment_take(struct segment *segment, uint32_t max, uint32_t *first)
+static void hold(struct segment *segment, uint32_t first, uint32_t count)
 {
-    uint32_t count = slot_map_take(&segment->free, max, first);
-
-    for (uint32_t slot = *first; slot < *first + count; slot++) {
+    for (uint32_t slot = first; slot < first + count; slot++) {
         segment->refs[slot] = 1;
         segment->reported[slot / SEGMENT_GROUP_SLOTS] &=
             ~((uint64_t)1 << (slot % SEGMENT_GROUP_SLOTS));
     }
+}
+
+uint32_t segment_take(struct segment *segment, uint32_t max, uint32_t *first)
+{
+    uint32_t count = slot_map_take(&segment->free, max, first);
+
+    if (count > 0)
+        hold(segment, *first, count);
     return count;
+}
+
+uint32_t segment_take_in(struct segment *segment, uint32_t group, uint32_t max, uint32_t *first)
+{
+    uint32_t count = slot_map_take_in(&segment->free, group, max, first);
+
+    if (count > 0)
+        hold(segment, *first, count);
+    return count;
+}
+
+uint64_t segment_held_in(const struct segment *segment, uint32_t group)
+{
+    return slot_map_held(&segment->free, group);
+}
+
+uint64_t segment_free_in(const struct segment *segment, uint32_t group)
+{
+    return segment->free.ready[group] | segment->free.holes[group];
 }
 
 /* Writes the bytes of COUNT slots with one system call. Between slots goes what is at hand: it is
@@ -336,6 +366,7 @@ static struct slot_header make_header(const struct segment *segment, uint32_t sl
         .state = SLOT_USED,
         .length_bytes = (uint16_t)source->page->length_bytes,
         .encoding = source->page->encoding,
+        .moves = source->moves,
         .region = source->region,
         .page = source->page->page,
         .sequence = source->page->sequence,
@@ -345,6 +376,8 @@ static struct slot_header make_header(const struct segment *segment, uint32_t sl
 
     if (segment->shape.slot_bytes == 0)
         memcpy(header.bytes, source->bytes, source->page->length_bytes);
+    else
+        header.moved = source->moved;
     header.header_checksum = slot_header_checksum(&header, slot);
     return header;
 }
@@ -366,6 +399,11 @@ int segment_fill(struct segment *segment, uint32_t first, uint32_t count,
     err = segment_write_headers(segment, first, headers, count);
     /* It is there, but what else the file held may not be: it is taken back. */
     return err == 0 && segment_is_lost(segment) ? -EIO : err;
+}
+
+uint32_t segment_ready_in(const struct segment *segment, uint32_t group)
+{
+    return (uint32_t)__builtin_popcountll(segment->free.ready[group]);
 }
 
 uint32_t segment_refs(const struct segment *segment, uint32_t slot)

@@ -39,6 +39,8 @@
 struct slot_source {
     uint64_t region;
     uint64_t stamp;
+    uint8_t moves;  /* as the slot's header is to say */
+    uint64_t moved; /* in slots with bytes */
     const struct wire_page *page;
     const void *bytes; /* page->length_bytes of them */
 };
@@ -69,8 +71,8 @@ int segment_open(struct segment **out, const struct disk *disk, const char *path
 int segment_mend(struct segment *segment) __attribute__((warn_unused_result));
 
 /* After segment_open(): writes what a sync that failed may have left in memory only once more, to
- * be synced: slots in use later than STAMP, and all headers. BUFFER: SEGMENT_GROUP_BYTES. Returns 0
- * or -errno. */
+ * be synced: slots in use written later than STAMP, and all headers. BUFFER: SEGMENT_GROUP_BYTES.
+ * Returns 0 or -errno. */
 enum { SEGMENT_GROUP_BYTES = SEGMENT_GROUP_SLOTS * WIRE_PAGE_BYTES };
 int segment_write_again(struct segment *segment, uint64_t stamp, void *buffer)
     __attribute__((warn_unused_result));
@@ -90,6 +92,11 @@ enum slot_check segment_check(const struct segment *segment, uint32_t slot, bool
 
 /* Whether a slot that is held still is what it was made, whatever it is marked as. */
 bool segment_is_sound(const struct segment *segment, uint32_t slot);
+
+/* Copies the header of a slot and its page, its slot's size of bytes or what is in the header, to
+ * BYTES. False: it is not in use, or damaged. */
+bool segment_copy(const struct segment *segment, uint32_t slot, struct slot_header *header,
+                  void *bytes);
 
 /* After segment_open(), looks at the slots of GROUP, page bytes also, into CHECKS (one each). What
  * cannot be read is damaged; headers that cannot be read look like those of free slots, and
@@ -127,6 +134,9 @@ bool segment_is_near(const struct segment *segment, uint32_t first, uint32_t cou
 /* Makes the holes of one group ready. There must be some. Returns how many or -errno: -ENOSPC. */
 int segment_reserve(struct segment *segment) __attribute__((warn_unused_result));
 
+/* The same for GROUP, which need not have any. */
+int segment_reserve_in(struct segment *segment, uint32_t group) __attribute__((warn_unused_result));
+
 /* Gives back the whole blocks that only free slots are in, from slot *SLOT on to the end of its
  * group, with at most about *CALLS system calls. *SLOT is moved on, *CALLS counted down. Returns 0
  * or -errno. */
@@ -136,6 +146,9 @@ int segment_punch(struct segment *segment, uint32_t *slot, unsigned *calls)
 /* Takes up to MAX ready slots that follow each other and stores their first in *FIRST. Returns how
  * many; 0 only when no slot is ready. They are pointed at once each. */
 uint32_t segment_take(struct segment *segment, uint32_t max, uint32_t *first);
+
+/* The same in GROUP alone. */
+uint32_t segment_take_in(struct segment *segment, uint32_t group, uint32_t max, uint32_t *first);
 
 /* Gives back slots from segment_take() that were not filled, or not with success: they are freed.
  */
@@ -173,6 +186,14 @@ bool segment_is_lost(const struct segment *segment);
 uint32_t segment_refs(const struct segment *segment, uint32_t slot);
 const struct slot_header *segment_header(const struct segment *segment, uint32_t slot);
 const void *segment_bytes(const struct segment *segment, uint32_t slot);
+
+/* Of GROUP, a bit each: the slots that somebody holds, and those that are free. */
+uint64_t segment_held_in(const struct segment *segment, uint32_t group);
+uint64_t segment_free_in(const struct segment *segment, uint32_t group);
+
+/* How many slots of GROUP are ready. */
+uint32_t segment_ready_in(const struct segment *segment, uint32_t group);
+
 uint32_t segment_ready_slots(const struct segment *segment);
 uint32_t segment_holes(const struct segment *segment);
 

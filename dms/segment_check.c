@@ -46,6 +46,17 @@ bool segment_is_sound(const struct segment *segment, uint32_t slot)
     return has_page(check) || check == SLOT_CHECK_DROPPED;
 }
 
+bool segment_copy(const struct segment *segment, uint32_t slot, struct slot_header *header,
+                  void *bytes)
+{
+    memcpy(header, &segment->headers[slot], sizeof(*header));
+    if (check_header(segment, slot, header) != SLOT_CHECK_GOOD)
+        return false;
+    memcpy(bytes, segment->shape.slot_bytes == 0 ? header->bytes : segment_bytes(segment, slot),
+           header->length_bytes);
+    return is_page(header, bytes);
+}
+
 int segment_read(const struct segment *segment, void *bytes, size_t len, size_t offset)
 {
     return disk_read_all(segment->file.disk, segment->file.fd, bytes, len, (off_t)offset);

@@ -62,6 +62,7 @@ int segment_lose(struct segment *segment, uint32_t slot, const struct slot_heade
     _Alignas(sizeof(struct slot_header)) struct slot_header header = {
         .state = SLOT_USED,
         .encoding = SLOT_LOST,
+        .moves = source->moves,
         .region = source->region,
         .page = source->page,
         .sequence = source->sequence,
@@ -69,6 +70,8 @@ int segment_lose(struct segment *segment, uint32_t slot, const struct slot_heade
         .checksum = wire_checksum(source->page, "", 0),
     };
 
+    if (segment->shape.slot_bytes > 0)
+        header.moved = source->moved;
     header.header_checksum = slot_header_checksum(&header, slot);
     segment->filled = true;
     return segment_write_headers(segment, slot, &header, 1);

@@ -192,7 +192,8 @@ static int write_group_again(struct segment *segment, uint32_t first, uint64_t s
     for (uint32_t i = 0; err == 0 && segment->shape.slot_bytes > 0 && i < SEGMENT_GROUP_SLOTS;
          i++) {
         uint32_t state = atomic_load(&headers[i].state);
-        if ((state != SLOT_USED && state != SLOT_SUPERSEDED) || headers[i].stamp <= stamp)
+        if ((state != SLOT_USED && state != SLOT_SUPERSEDED) ||
+            slot_header_written(&headers[i], segment->shape.slot_bytes) <= stamp)
             continue;
         err = write_slot_again(segment, first + i, buffer);
         if (err == -EIO)

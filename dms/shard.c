@@ -255,6 +255,7 @@ static int serve(struct shard *shard)
             return err;
         /* After the end of a round: there is nothing to give back while one is under way. */
         bool more_work = store_work(shard->store);
+        timeout_ms = sooner(timeout_ms, store_pause_ms(shard->store));
         timeout_ms = sooner(timeout_ms, server_turn(shard->server));
         timeout_ms = sooner(timeout_ms, scrub_turn(&shard->scrub, now_us()));
         err = server_wait(shard->server, served == ROUND || more_work ? 0 : timeout_ms);
@@ -402,6 +403,7 @@ static void *run(void *context)
         explain_end(shard, err);
     struct wire_shard_info info = {0};
     store_stat(shard->store, &info);
+    uint64_t nmoved = store_moved(shard->store);
     reply_queue_clear(&shard->waiting);
     durability_destroy(&shard->durability);
     store_close(&shard->store);
@@ -413,6 +415,8 @@ static void *run(void *context)
     log_info(shard->part,
              "stopped: %" PRIu64 " requests answered, %" PRIu64 " pages in %" PRIu64 " regions",
              shard->handler.requests, info.npages, info.nregions);
+    if (nmoved > 0)
+        log_info(shard->part, "moved %" PRIu64 " pages to slots where they take less room", nmoved);
     return NULL;
 }
 

@@ -15,6 +15,19 @@ uint64_t slot_header_checksum(const struct slot_header *header, uint32_t slot)
     return XXH3_64bits_withSeed((const char *)header + from, to - from, slot);
 }
 
+uint64_t slot_header_written(const struct slot_header *header, uint32_t slot_bytes)
+{
+    return slot_bytes > 0 && header->moves > 0 ? header->moved : header->stamp;
+}
+
+/* Where the bytes within the header are not the page's, they say when it was moved, if it was. */
+static bool has_moved(const struct slot_header *header)
+{
+    if (header->moves == 0)
+        return header->moved == 0;
+    return header->moved > header->stamp && header->moved <= STAMP_MAX;
+}
+
 /* What of the bytes within the header is not the page's is zero. */
 static bool has_room(const struct slot_header *header, uint32_t slot_bytes)
 {
@@ -22,10 +35,12 @@ static bool has_room(const struct slot_header *header, uint32_t slot_bytes)
     size_t used = slot_bytes == 0 ? header->length_bytes : 0;
     bool is_lost = header->encoding == SLOT_LOST;
 
-    if (header->length_bytes > WIRE_PAGE_BYTES || header->reserved != 0)
+    if (header->length_bytes > WIRE_PAGE_BYTES)
         return false;
     if (!is_lost && size_class_bytes(size_class_of(header->length_bytes)) != slot_bytes)
         return false;
+    if (slot_bytes > 0)
+        return has_moved(header);
     return memcmp(header->bytes + used, zeros, sizeof(zeros) - used) == 0;
 }
 

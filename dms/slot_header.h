@@ -25,6 +25,8 @@ enum slot_state {
     SLOT_SUPERSEDED = 0xb76ee7b0,
 };
 
+enum { SLOT_MAX_MOVES = 255 };
+
 /* The encoding of a slot without bytes that stands for a page that is lost: segment_lose(). */
 enum { SLOT_LOST = 254 };
 
@@ -32,13 +34,16 @@ struct slot_header {
     _Atomic uint32_t state; /* enum slot_state */
     uint16_t length_bytes;  /* of the encoded page */
     uint8_t encoding;       /* enum wire_encoding */
-    uint8_t reserved;
+    uint8_t moves; /* how often this version of the page was copied to another slot, at most 255 */
     uint64_t region;
     uint64_t page;
     uint64_t sequence; /* the client's */
     uint64_t stamp;    /* the store's own count of changes: tells what came before a branch */
     uint64_t checksum; /* wire_checksum() of the encoded page */
-    uint8_t bytes[SIZE_CLASS_INLINE_BYTES]; /* the encoded page, in slots of 0 bytes */
+    union {
+        uint8_t bytes[SIZE_CLASS_INLINE_BYTES]; /* the encoded page, in slots of 0 bytes */
+        uint64_t moved; /* in others: the stamp of the last move, 0: there was none */
+    };
     uint64_t header_checksum; /* of everything between state and this, seeded with the place */
 };
 
@@ -46,6 +51,10 @@ _Static_assert(sizeof(struct slot_header) == SIZE_CLASS_HEADER_BYTES, "64 bytes 
 
 /* The checksum HEADER should have as that of number SLOT. */
 uint64_t slot_header_checksum(const struct slot_header *header, uint32_t slot);
+
+/* The stamp of the change that wrote the slot, as far as the header of one of SLOT_BYTES says it.
+ */
+uint64_t slot_header_written(const struct slot_header *header, uint32_t slot_bytes);
 
 /* Whether HEADER speaks of a page, stored or lost, in a slot of SLOT_BYTES. What was never stored
  * there cannot be there, whatever its checksum: no reply could carry it. */

@@ -16,14 +16,14 @@ struct span {
     {                                                                                             \
         offsetof(struct slot_header, name), offsetof(struct slot_header, name) + FIELD_SIZE(name) \
     }
+/* All that says whether the page was moved, and what is between. */
+#define MOVE_FIELDS                                                 \
+    (struct span)                                                   \
+    {                                                               \
+        offsetof(struct slot_header, moves),                        \
+            offsetof(struct slot_header, moved) + FIELD_SIZE(moved) \
+    }
 #define FIELD_SIZE(name) sizeof(((const struct slot_header *)NULL)->name)
-
-static bool has_bytes(const struct slot_header *header)
-{
-    static const uint8_t zeros[SIZE_CLASS_INLINE_BYTES];
-
-    return memcmp(header->bytes, zeros, sizeof(zeros)) != 0;
-}
 
 static bool is_encoding(uint8_t encoding)
 {
@@ -40,12 +40,11 @@ static struct span find_suspects(const struct slot_header *header, uint32_t slot
         struct span field;
     } fields[] = {
         {!is_encoding(header->encoding), FIELD(encoding)},
-        {header->reserved != 0, FIELD(reserved)},
         {header->region == 0, FIELD(region)},
         {header->page >= WIRE_MAX_PAGE, FIELD(page)},
         {header->sequence == 0, FIELD(sequence)},
         {header->stamp > STAMP_MAX, FIELD(stamp)},
-        {slot_bytes > 0 && has_bytes(header), FIELD(bytes)},
+        {slot_bytes > 0 && header->moves == 0 && header->moved != 0, MOVE_FIELDS},
     };
     struct span span = {offsetof(struct slot_header, length_bytes), sizeof(*header)};
 

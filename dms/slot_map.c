@@ -106,22 +106,41 @@ void slot_map_mark(struct slot_map *map, uint32_t slot)
     look_from(map, group);
 }
 
-uint32_t slot_map_take(struct slot_map *map, uint32_t max, uint32_t *first)
+/* Takes the run that begins with GROUP's first ready slot and goes on to END at most. */
+static uint32_t take_run(struct slot_map *map, uint32_t group, uint32_t end, uint32_t max,
+                         uint32_t *first)
 {
-    if (map->nready == 0 || max == 0)
-        return 0;
-    while (map->ready[map->ready_hint] == 0)
-        map->ready_hint = (map->ready_hint + 1) % map->ngroups;
-    uint64_t word = map->ready[map->ready_hint];
-    uint32_t slot = map->ready_hint * GROUP_SLOTS + (uint32_t)__builtin_ctzll(word);
-    uint32_t end = map->ngroups * GROUP_SLOTS;
+    uint32_t slot = group * GROUP_SLOTS + (uint32_t)__builtin_ctzll(map->ready[group]);
     uint32_t count = 0;
+
     *first = slot;
     for (; count < max && slot < end && (map->ready[slot / GROUP_SLOTS] & bit_of(slot)) != 0;
          slot++, count++)
         map->ready[slot / GROUP_SLOTS] &= ~bit_of(slot);
     map->nready -= count;
     return count;
+}
+
+uint32_t slot_map_take(struct slot_map *map, uint32_t max, uint32_t *first)
+{
+    if (map->nready == 0 || max == 0)
+        return 0;
+    while (map->ready[map->ready_hint] == 0)
+        map->ready_hint = (map->ready_hint + 1) % map->ngroups;
+    return take_run(map, map->ready_hint, map->ngroups * GROUP_SLOTS, max, first);
+}
+
+uint32_t slot_map_take_in(struct slot_map *map, uint32_t group, uint32_t max, uint32_t *first)
+{
+    if (map->ready[group] == 0 || max == 0)
+        return 0;
+    return take_run(map, group, (group + 1) * GROUP_SLOTS, max, first);
+}
+
+uint64_t slot_map_held(const struct slot_map *map, uint32_t group)
+{
+    return ~(map->ready[group] | map->holes[group] | map->pending[group] | map->dropped[group] |
+             map->superseded[group]);
 }
 
 uint32_t slot_map_find_holes(struct slot_map *map)

@@ -34,6 +34,12 @@ void slot_map_add_pending(struct slot_map *map, uint32_t slot);
  * many; 0 only when no slot is ready. */
 uint32_t slot_map_take(struct slot_map *map, uint32_t max, uint32_t *first);
 
+/* As slot_map_take(), from GROUP alone. */
+uint32_t slot_map_take_in(struct slot_map *map, uint32_t group, uint32_t max, uint32_t *first);
+
+/* The slots of GROUP that somebody holds, a bit each: neither free nor waiting to be. */
+uint64_t slot_map_held(const struct slot_map *map, uint32_t group);
+
 /* A group that has holes; there must be one. */
 uint32_t slot_map_find_holes(struct slot_map *map);
 

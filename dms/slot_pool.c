@@ -269,6 +269,7 @@ int slot_pool_fill(struct slot_pool *pool, uint32_t count, const struct slot_sou
     }
     pool->nempty -= was_empty;
     slot_pool_account(pool, i, taken, -(int64_t)taken);
+    pool->compact.filled[size_class] += taken;
     *first = slot_pool_ref(i, slot);
     return (int)taken;
 }
@@ -278,12 +279,16 @@ void slot_pool_retain(struct slot_pool *pool, uint64_t ref)
     segment_retain(segment_of(pool, ref), slot_of(ref));
 }
 
+static void free_slot(struct slot_pool *pool, uint64_t ref)
+{
+    segment_free(segment_of(pool, ref), slot_of(ref));
+    slot_pool_account(pool, member_of(ref), 0, 0);
+}
+
 void slot_pool_free(struct slot_pool *pool, uint64_t ref)
 {
-    uint32_t i = member_of(ref);
-
-    segment_free(pool->members[i].segment, slot_of(ref));
-    slot_pool_account(pool, i, 0, 0);
+    free_slot(pool, ref);
+    slot_pool_note_freed(pool, pool->members[member_of(ref)].size_class, 1);
 }
 
 static int supersede(struct slot_pool *pool, uint64_t ref)
@@ -342,7 +347,8 @@ void slot_pool_discard(struct slot_pool *pool, uint64_t ref)
     assert(last);
     (void)last;
     slot_pool_account(pool, member_of(ref), -1, 0);
-    slot_pool_free(pool, ref);
+    /* Not a change that makes it worth while to look again: a copy may be what is discarded. */
+    free_slot(pool, ref);
 }
 
 uint32_t slot_pool_refs(const struct slot_pool *pool, uint64_t ref)
@@ -365,6 +371,18 @@ bool slot_pool_is_sound(const struct slot_pool *pool, uint64_t ref)
     return segment_is_sound(segment_of(pool, ref), slot_of(ref));
 }
 
+bool slot_pool_has_bad_page(const struct slot_pool *pool, uint64_t ref)
+{
+    return segment_is_reported(segment_of(pool, ref), slot_of(ref)) &&
+           slot_pool_is_sound(pool, ref);
+}
+
+uint64_t slot_pool_written(const struct slot_pool *pool, uint64_t ref)
+{
+    return slot_header_written(slot_pool_header(pool, ref),
+                               segment_shape(segment_of(pool, ref)).slot_bytes);
+}
+
 bool slot_pool_identify(const struct slot_pool *pool, uint64_t ref, struct slot_header *out)
 {
     const struct segment *segment = segment_of(pool, ref);
@@ -377,6 +395,15 @@ int slot_pool_lose(struct slot_pool *pool, uint64_t ref, const struct slot_heade
 {
     pool->changed = true;
     return segment_lose(segment_of(pool, ref), slot_of(ref), header);
+}
+
+bool slot_pool_read(const struct slot_pool *pool, uint64_t ref, struct slot_header *header,
+                    void *bytes)
+{
+    const struct segment *segment = segment_of(pool, ref);
+
+    return segment_refs(segment, slot_of(ref)) > 0 && !segment_is_reported(segment, slot_of(ref)) &&
+           segment_copy(segment, slot_of(ref), header, bytes);
 }
 
 bool slot_pool_is_lost(const struct slot_pool *pool, uint64_t ref)

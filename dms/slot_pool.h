@@ -160,6 +160,12 @@ const struct slot_header *slot_pool_header(const struct slot_pool *pool, uint64_
 const void *slot_pool_bytes(const struct slot_pool *pool, uint64_t ref);
 bool slot_pool_is_sound(const struct slot_pool *pool, uint64_t ref);
 
+/* Whether the slot's page was found to be damaged, its header not. */
+bool slot_pool_has_bad_page(const struct slot_pool *pool, uint64_t ref);
+
+/* The stamp of the change that wrote the slot: that of its page, or of its last move. */
+uint64_t slot_pool_written(const struct slot_pool *pool, uint64_t ref);
+
 /* The header in *OUT, or what it was before it was damaged. False: that cannot be told. */
 bool slot_pool_identify(const struct slot_pool *pool, uint64_t ref, struct slot_header *out);
 
@@ -167,6 +173,28 @@ bool slot_pool_identify(const struct slot_pool *pool, uint64_t ref, struct slot_
  * many. ALL: whatever can be given back. Nothing while a round of syncing is under way. Returns
  * whether there is more to do. */
 bool slot_pool_trim(struct slot_pool *pool, bool all);
+
+/* From now on groups are emptied whenever that makes them fewer, or never. For tests. */
+void slot_pool_set_compacting(struct slot_pool *pool, bool eagerly);
+
+/* A step towards fuller groups. Returns how many slots it has put at REFS, at most MAX, all of one
+ * class, that should be moved to where slot_pool_fill_chosen() puts them; if none, *PAUSE_MS is
+ * when to ask again, -1: no need to before something changes or a round of syncing ends. NOW_MS: of
+ * a clock. */
+uint32_t slot_pool_choose(struct slot_pool *pool, int64_t now_ms, uint64_t *refs, uint32_t max,
+                          int *pause_ms);
+
+/* As slot_pool_fill(), for copies of slots just chosen and no more than those; all of SOURCES are
+ * of their class. Nobody waits for them to be synced. -ENOSPC, others: nothing more is chosen for
+ * now.
+ */
+int slot_pool_fill_chosen(struct slot_pool *pool, uint32_t count, const struct slot_source *sources,
+                          uint64_t *first) __attribute__((warn_unused_result));
+
+/* Copies a slot's header and, to BYTES, WIRE_PAGE_BYTES of them, its page. False: it is damaged, or
+ * not in use. */
+bool slot_pool_read(const struct slot_pool *pool, uint64_t ref, struct slot_header *header,
+                    void *bytes);
 
 /* Slots in use, slots set aside included, and what they count against the capacity. */
 uint64_t slot_pool_used(const struct slot_pool *pool);

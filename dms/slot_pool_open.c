@@ -260,6 +260,7 @@ static int adopt(struct slot_pool *pool, uint32_t i)
     int err = segment_end_adoption(member->segment);
     pool->nunsure += segment_is_unsure(member->segment);
     pool->nempty += slot_pool_is_empty(member->segment);
+    slot_pool_note_freed(pool, member->size_class, segment_holes(member->segment));
     slot_pool_account(pool, i, (int64_t)nslots - segment_holes(member->segment), 0);
     if (segment_is_lost(member->segment))
         slot_pool_retire(pool, i);

@@ -38,6 +38,30 @@ struct slot_trim {
     bool impossible; /* the file system does not do it */
 };
 
+/* A group of a segment. */
+struct slot_place {
+    uint32_t member, group;
+};
+
+/* Emptying sparse groups, one class after the other: how far it has got. */
+struct slot_compact {
+    bool eager, never;
+    enum { COMPACT_IDLE, COMPACT_SURVEY, COMPACT_MOVE } phase;
+    uint32_t size_class;
+    struct slot_place at; /* the group being counted, or emptied */
+    struct slot_place to; /* the one being filled */
+    uint64_t done;        /* slots of the group being emptied that were chosen, a bit each */
+    uint32_t limit;       /* groups with fewer slots in use are emptied, those with more filled */
+    uint32_t ngroups[SEGMENT_GROUP_SLOTS + 1]; /* that have so many slots in use */
+    uint64_t nblocks[SEGMENT_GROUP_SLOTS + 1]; /* of all those */
+    unsigned nwaits;
+    int64_t due_ms, checked_ms;
+    uint64_t freed[SIZE_CLASSES];  /* slots since the class was looked at */
+    uint64_t filled[SIZE_CLASSES]; /* since it was checked whether it is quiet */
+    bool quiet[SIZE_CLASSES];      /* in the time before that */
+    bool idle;                     /* hardly anything was stored in any class */
+};
+
 struct slot_pool {
     const struct disk *disk;
     char *dir;
@@ -60,6 +84,7 @@ struct slot_pool {
     uint64_t held_bytes;  /* that those in use have */
     uint64_t capacity_bytes;
     struct slot_trim trim;
+    struct slot_compact compact;
     uint32_t nfaults; /* mapped_fault_total() when all was seen to */
     bool durable;
     bool changed;     /* pages were stored or dropped since the last round began */
@@ -72,6 +97,9 @@ struct slot_pool {
 };
 
 enum { SLOT_POOL_NONE = UINT32_MAX, SLOT_POOL_MAX_NUMBER = 999999999, SLOT_POOL_NAME_BYTES = 32 };
+
+/* Slots of the class became free: it may be worth to look how sparse its groups are. */
+void slot_pool_note_freed(struct slot_pool *pool, uint32_t size_class, uint32_t nslots);
 
 /* Frees a slot that nobody holds, with the next slot_pool_flush(). */
 void slot_pool_free(struct slot_pool *pool, uint64_t ref);

@@ -9,9 +9,11 @@ enum {
     STEP_GROUPS = 1024,
     STEP_CALLS = 1,
     /* Blocks of free slots are kept for the next pages as long as they are no more than this part
-     * of those in use, and the group that each class is filling; it stops at half that part. */
+     * of those in use, and the group that each class is filling; it stops at half that part. While
+     * hardly anything is stored they are kept up to the second and the third part. */
     BEGIN_PART = 20,
     END_PART = 40,
+    IDLE_END_PART = 80,
 };
 
 /* What is left in the groups being filled. */
@@ -20,9 +22,11 @@ static uint64_t open_bytes(const struct slot_pool *pool)
     uint64_t bytes = 0;
 
     for (uint32_t size_class = 0; size_class < SIZE_CLASSES; size_class++) {
-        if (pool->nused[size_class] > 0)
+        if (pool->nused[size_class] > 0 && !pool->compact.idle)
             bytes += SEGMENT_GROUP_SLOTS * slot_pool_slot_bytes(size_class);
     }
+    if (pool->compact.phase == COMPACT_MOVE)
+        bytes += SEGMENT_GROUP_SLOTS * slot_pool_slot_bytes(pool->compact.size_class);
     return bytes;
 }
 
@@ -65,7 +69,17 @@ static bool remove_empty(struct slot_pool *pool)
 /* Ready bytes at which giving back blocks ends. */
 static uint64_t end_of_trim(const struct slot_pool *pool, bool all)
 {
-    return all ? 0 : pool->used_bytes / END_PART + open_bytes(pool);
+    uint32_t part = pool->compact.idle ? IDLE_END_PART : END_PART;
+
+    return all ? 0 : pool->used_bytes / part + open_bytes(pool);
+}
+
+/* And those at which it begins. */
+static uint64_t begin_of_trim(const struct slot_pool *pool)
+{
+    uint32_t part = pool->compact.idle ? END_PART : BEGIN_PART;
+
+    return pool->used_bytes / part + open_bytes(pool);
 }
 
 static bool is_enough(const struct slot_pool *pool, bool all)
@@ -89,8 +103,7 @@ static bool wants_holes(struct slot_pool *pool, bool all)
     uint64_t fresh = pool->ready_bytes - trim->stuck;
     if (all)
         return fresh > 0;
-    return pool->ready_bytes > pool->used_bytes / BEGIN_PART + open_bytes(pool) &&
-           fresh > end_of_trim(pool, false) / 2;
+    return pool->ready_bytes > begin_of_trim(pool) && fresh > end_of_trim(pool, false) / 2;
 }
 
 static void next_member(struct slot_pool *pool)

@@ -77,6 +77,7 @@ int store_open(struct store **out, const struct store_options *options, struct s
     store->max_regions = options->max_regions == 0 ? REGION_MAX : options->max_regions;
     store->segment_slots = choose_segment_slots(store->capacity_bytes);
     store->durability = options->durability;
+    store->pause_ms = -1;
     struct damage_list unwanted = {0};
     struct damage_list *list = options->damage == NULL ? &unwanted : options->damage;
     int err = disk_boot(store->disk, store->boot);
@@ -88,6 +89,8 @@ int store_open(struct store **out, const struct store_options *options, struct s
         err = store_recover(store, options, list, report);
     if (err == 0)
         err = store_begin_durability(store);
+    if (err == 0 && options->moves != STORE_MOVES_WORTH)
+        slot_pool_set_compacting(store->pool, options->moves == STORE_MOVES_EAGERLY);
     damage_clear(&unwanted);
     if (err != 0)
         store_close(&store);
@@ -370,5 +373,15 @@ bool store_work(struct store *store)
         store_free_doomed(store);
         return true;
     }
-    return slot_pool_trim(store->pool, false);
+    return store_move_pages(store) || slot_pool_trim(store->pool, false);
+}
+
+uint64_t store_moved(const struct store *store)
+{
+    return store->moved;
+}
+
+int store_pause_ms(const struct store *store)
+{
+    return store->pause_ms;
 }

@@ -40,6 +40,13 @@ enum store_purpose {
     STORE_REPAIR,  /* to make the damage found part of the past: see store_open() */
 };
 
+/* When pages are moved to slots where they take less room. The others are for tests. */
+enum store_moves {
+    STORE_MOVES_WORTH,   /* when there is much to gain, and little is stored */
+    STORE_MOVES_EAGERLY, /* whenever that saves a group of slots */
+    STORE_MOVES_NEVER,
+};
+
 struct store_options {
     const struct disk *disk; /* NULL: the real one; outlives the store */
     const char *dir;         /* exists and is locked by the caller */
@@ -49,6 +56,7 @@ struct store_options {
     enum store_durability durability;
     unsigned scan_threads; /* to read a store back with, at least 1 */
     enum store_purpose purpose;
+    enum store_moves moves;
     /* What is wrong with the files is added to it, also when opening fails. NULL: is only counted.
      */
     struct damage_list *damage;
@@ -157,8 +165,16 @@ void store_describe_damage(const struct store *store, const struct damage *damag
                            size_t cap);
 
 /* A small step of what can wait: freeing the pages of removed regions, giving back empty files and
- * blocks of free slots. Returns whether there is more. */
+ * blocks of free slots, moving pages so that there are more of those. Returns whether there is more
+ * to be done now. */
 bool store_work(struct store *store);
+
+/* How many pages were moved since the store was opened. */
+uint64_t store_moved(const struct store *store);
+
+/* After store_work() returned false: in how many ms it may have something to do, though nothing
+ * changes and no round of syncing ends; -1: it will not. */
+int store_pause_ms(const struct store *store);
 
 /* Whether there are changes since the last round began; never so with STORE_NONE. */
 bool store_changed(const struct store *store);

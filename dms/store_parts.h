@@ -37,6 +37,8 @@ struct store {
     bool in_round, round_full;
     uint64_t round_stamp; /* what the round under way makes sure of */
     struct sync_job job;
+    uint64_t moved; /* pages, since it was opened */
+    int pause_ms;   /* until there may be pages to be moved, -1: no need to look */
 };
 
 extern const struct page_tree_ops store_tree_ops;
@@ -70,6 +72,10 @@ void store_doom(struct store *store, struct region *region);
 
 /* A step of freeing the pages of removed regions. Returns whether there is more. */
 bool store_free_doomed(struct store *store);
+
+/* A step of moving pages from groups with few to groups with more. Returns whether there is more.
+ */
+bool store_move_pages(struct store *store);
 
 /* A removed region has no pages any more: frees it, once it cannot come back. As long as it can,
  * its parent has to take it for a child: its slots must not say what is dropped. */

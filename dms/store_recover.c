@@ -19,7 +19,11 @@ static const uint64_t RECOVERED_EPOCH = 1;
 struct event {
     uint64_t stamp;
     enum { EVENT_SLOT, EVENT_BRANCH, EVENT_DROP } kind;
-    uint32_t drop; /* EVENT_DROP: index into the recovery's drops */
+    union {
+        uint32_t drop; /* EVENT_DROP: index into the recovery's drops */
+        uint32_t
+            moves; /* EVENT_SLOT: of slots with one stamp, the version's last copy comes last */
+    };
     union {
         uint64_t ref;          /* EVENT_SLOT */
         struct region *branch; /* EVENT_BRANCH */
@@ -311,22 +315,47 @@ static int find_drops(struct recovery *recovery, const struct manifest_report *r
     return err;
 }
 
+/* Of two slots of one version of a page, which of them counts: see DESIGN.md, Moving pages. A copy
+ * whose bytes a power cut has torn does not, and is marked free before anything changes. */
+static bool is_last_copy(const struct store *store, uint64_t ref, uint64_t there)
+{
+    bool is_torn = slot_pool_has_bad_page(store->pool, ref);
+
+    if (is_torn != slot_pool_has_bad_page(store->pool, there))
+        return !is_torn;
+    return slot_pool_header(store->pool, ref)->moves >= slot_pool_header(store->pool, there)->moves;
+}
+
+/* The scan's reference to a slot that does not count is given up. */
+static void pass_over(struct store *store, uint64_t ref, bool is_copy)
+{
+    if (is_copy && slot_pool_has_bad_page(store->pool, ref))
+        slot_pool_discard(store->pool, ref);
+    else
+        slot_pool_release(store->pool, ref);
+}
+
 /* Points the region's page at the slot if that is newer than what is there. The reference of the
  * scan is passed on or given up: what is not pointed at in the end is free. */
 static int place_slot(struct store *store, struct region *region, uint64_t ref)
 {
     const struct slot_header *header = slot_pool_header(store->pool, ref);
     uint64_t there = page_tree_get(region->pages, header->page);
-    int err = 0;
 
     if (header->sequence > region->sequence)
         region->sequence = header->sequence;
     const struct slot_header *old = there == 0 ? NULL : slot_pool_header(store->pool, there);
-    if (old != NULL && old->stamp > header->stamp)
-        slot_pool_release(store->pool, ref);
-    else
-        err = page_tree_set(region->pages, header->page, ref);
-    return err;
+    bool is_copy = old != NULL && old->stamp == header->stamp;
+    if (old != NULL && (is_copy ? !is_last_copy(store, ref, there) : old->stamp > header->stamp)) {
+        pass_over(store, ref, is_copy);
+        return 0;
+    }
+    if (!is_copy)
+        return page_tree_set(region->pages, header->page, ref);
+    /* Nobody else can point at it: branches have other stamps. */
+    page_tree_replace(region->pages, header->page, there, ref);
+    pass_over(store, there, true);
+    return 0;
 }
 
 /* What a power cut left of something that nobody was told is sure. */
@@ -380,8 +409,10 @@ static int take_slot(struct recovery *recovery, uint64_t ref, enum slot_check ch
     }
     recovery->last = region;
     if (is_related(region))
-        return add_event(recovery,
-                         (struct event){.stamp = header->stamp, .kind = EVENT_SLOT, .ref = ref});
+        return add_event(recovery, (struct event){.stamp = header->stamp,
+                                                  .kind = EVENT_SLOT,
+                                                  .moves = header->moves,
+                                                  .ref = ref});
     if (!region->removed)
         return place_slot(store, region, ref);
     slot_pool_release(store->pool, ref);
@@ -397,8 +428,9 @@ static int visit_slot(void *context, uint64_t ref, const struct slot_header *hea
 
     if (check == SLOT_CHECK_UNKNOWN)
         return add_slot_damage(recovery, ref, check);
-    if (header->stamp > store->stamp)
-        store->stamp = header->stamp;
+    uint64_t written = slot_pool_written(store->pool, ref);
+    if (written > store->stamp)
+        store->stamp = written;
     if (is_unfinished(recovery, header, check)) {
         slot_pool_discard(store->pool, ref);
         recovery->report->unfinished++;
@@ -471,6 +503,8 @@ static int compare_events(const void *a, const void *b)
 {
     const struct event *left = a, *right = b;
 
+    if (left->stamp == right->stamp && left->kind == EVENT_SLOT && right->kind == EVENT_SLOT)
+        return (left->moves > right->moves) - (left->moves < right->moves);
     return (left->stamp > right->stamp) - (left->stamp < right->stamp);
 }
 

@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { DURABLE_REGIONS = 7, DURABLE_PAGES = 48, DURABLE_STATES = 256 };
+enum { DURABLE_REGIONS = 7, DURABLE_PAGES = 160, DURABLE_STATES = 256 };
 
 struct durable_region {
     bool used;

@@ -20,6 +20,7 @@ int fixture_open(struct store_fixture *fixture)
         .dir = fixture->dir.path,
         .capacity_bytes = fixture->capacity_bytes,
         .scan_threads = 2,
+        .moves = fixture->moves,
         .region_bytes = fixture->region_bytes,
         .max_regions = fixture->max_regions,
         .durability = fixture->durability,
@@ -39,6 +40,7 @@ void fixture_begin(struct store_fixture *fixture, uint64_t capacity_bytes)
     memset(fixture, 0, sizeof(*fixture));
     temp_dir_make(&fixture->dir);
     fixture->capacity_bytes = capacity_bytes;
+    fixture->moves = STORE_MOVES_NEVER;
     assert_int_equal(fixture_open(fixture), 0);
 }
 
@@ -212,8 +214,8 @@ static struct segment_shape read_shape(FILE *file)
     return shape;
 }
 
-/* Looks for the newest slot of the page in one file. */
-static void search_file(const char *path, uint64_t region, uint64_t page, uint64_t *stamp,
+/* Looks for the newest slot of the page, the last copy of it, in one file. */
+static void search_file(const char *path, uint64_t region, uint64_t page, uint64_t *newest,
                         long *header, long *bytes)
 {
     struct slot_header slot;
@@ -226,8 +228,8 @@ static void search_file(const char *path, uint64_t region, uint64_t page, uint64
         assert_int_equal(fseek(file, at, SEEK_SET), 0);
         assert_int_equal(fread(&slot, sizeof(slot), 1, file), 1);
         if (slot.state == SLOT_USED && slot.region == region && slot.page == page &&
-            slot.stamp > *stamp) {
-            *stamp = slot.stamp;
+            (slot.stamp << 8 | slot.moves) > *newest) {
+            *newest = slot.stamp << 8 | slot.moves;
             *header = at;
             *bytes = shape.slot_bytes == 0 ? at + (long)offsetof(struct slot_header, bytes)
                                            : (long)segment_slot_offset(shape, i);

@@ -23,6 +23,7 @@ struct store_fixture {
     /* For the next opening: */
     enum store_durability durability;
     const struct disk *disk; /* NULL: the real one */
+    enum store_moves moves;  /* never, if not said otherwise */
 };
 
 void fixture_begin(struct store_fixture *fixture, uint64_t capacity_bytes);

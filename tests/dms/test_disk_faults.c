@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FAULTS = 150, CAPACITY = 4 << 20, MOST_OPERATIONS = 30 };
+enum { FAULTS = 150, CAPACITY = 12 << 20, MOST_OPERATIONS = 30 };
 
 static unsigned nfaults = FAULTS;
 static uint64_t seed = 99;
@@ -24,6 +24,7 @@ struct run {
     enum store_durability durability;
     enum fault kind;
     unsigned nfailed, nstopped, nfailed_opens;
+    uint64_t nmoved;
 };
 
 static uint32_t below(struct run *run, uint32_t bound)
@@ -39,6 +40,7 @@ static int open_store(struct run *run)
         .capacity_bytes = CAPACITY,
         .durability = run->durability,
         .scan_threads = 1,
+        .moves = STORE_MOVES_EAGERLY,
     };
     struct store_report report;
     int err = store_open(&run->store, &options, &report);
@@ -86,7 +88,10 @@ static void work_until_fault(struct run *run)
             err = store_commit(run->store, below(run, 2) == 0);
             assert_int_equal(err, store_failure(run->store));
         }
-        store_work(run->store);
+        uint64_t before = store_moved(run->store);
+        for (uint32_t i = below(run, 8); i > 0; i--)
+            store_work(run->store);
+        run->nmoved += store_moved(run->store) - before;
     }
 }
 
@@ -143,8 +148,11 @@ static void run_faults(enum store_durability durability, enum fault kind)
             restart(&run);
     }
     restart(&run);
-    printf("%u operations failed, %u stores stopped, %u were not opened; %u damaged pages read\n",
-           run.nfailed, run.nstopped, run.nfailed_opens, run.model.ndamaged);
+    printf("%u operations failed, %u stores stopped, %u were not opened; %u damaged pages read, "
+           "%llu moved\n",
+           run.nfailed, run.nstopped, run.nfailed_opens, run.model.ndamaged,
+           (unsigned long long)run.nmoved);
+    assert_true(nfaults < FAULTS || run.nmoved > 0);
     /* The faults have been felt. */
     if (kind == FAULT_FAIL || kind == FAULT_TEAR)
         assert_true(run.nfailed > 0 && run.nfailed_opens > 0);

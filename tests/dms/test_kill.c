@@ -36,6 +36,7 @@ struct shared {
     struct view frozen[FROZEN];
     uint64_t next_sequence;
     uint64_t acknowledged; /* actions so far */
+    uint64_t nmoved;       /* pages, in the background */
     /* What is being done. */
     _Atomic int action;
     atomic_bool done; /* and was acknowledged */
@@ -73,7 +74,10 @@ static uint32_t length_of(uint32_t page, uint64_t sequence)
 
 static struct store *open_store(void)
 {
-    struct store_options options = {.dir = dir.path, .capacity_bytes = 64 << 20, .scan_threads = 2};
+    struct store_options options = {.dir = dir.path,
+                                    .capacity_bytes = 64 << 20,
+                                    .scan_threads = 2,
+                                    .moves = STORE_MOVES_EAGERLY};
     struct store_report report;
     struct store *store;
 
@@ -203,8 +207,10 @@ static void work(uint64_t random)
         }
         atomic_store(&shared->done, true);
         commit();
-        if (test_random(&random) % 4 == 0)
+        uint64_t before = store_moved(store);
+        for (uint64_t i = test_random(&random) % 8; i > 0; i--)
             store_work(store);
+        shared->nmoved += store_moved(store) - before;
     }
 }
 
@@ -367,9 +373,9 @@ static void test_killed_at_any_instant(void **state)
         kill_one(test_random(&seed));
         check_store();
     }
-    printf("%u kills, %llu actions acknowledged\n", rounds,
-           (unsigned long long)shared->acknowledged);
-    assert_true(shared->acknowledged > rounds);
+    printf("%u kills, %llu actions acknowledged, %llu pages moved\n", rounds,
+           (unsigned long long)shared->acknowledged, (unsigned long long)shared->nmoved);
+    assert_true(shared->acknowledged > rounds && shared->nmoved > 0);
 }
 
 static int setup(void **state)

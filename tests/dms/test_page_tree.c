@@ -178,6 +178,39 @@ static void test_clone_is_kept_apart(void **state)
     assert_int_equal(holders[old], 0);
 }
 
+/* An entry becomes another in all trees that share the leaf, and in no other. */
+static void test_replace(void **state)
+{
+    struct page_tree *tree, *shares, *has_own;
+    uint64_t old = new_entry(), other = new_entry(), entry = new_entry();
+
+    (void)state;
+    assert_int_equal(page_tree_new(&tree, &ops, NULL), 0);
+    assert_false(page_tree_replace(tree, 5, old, entry));
+    assert_int_equal(page_tree_set(tree, 5, old), 0);
+    assert_int_equal(page_tree_clone(&shares, tree), 0);
+    assert_int_equal(page_tree_clone(&has_own, tree), 0);
+    assert_int_equal(page_tree_set(has_own, 6, other), 0);
+    assert_int_equal(holders[old], 2);
+    assert_false(page_tree_replace(tree, 6, old, entry));
+    assert_false(page_tree_replace(tree, 5 + ((uint64_t)1 << 30), old, entry));
+    assert_true(page_tree_replace(tree, 5, old, entry));
+    assert_int_equal(page_tree_get(shares, 5), entry);
+    assert_false(page_tree_replace(shares, 5, old, entry));
+    assert_int_equal(page_tree_get(has_own, 5), old);
+    assert_int_equal(page_tree_get(has_own, 6), other);
+    assert_true(page_tree_replace(has_own, 5, old, entry));
+    assert_int_equal(page_tree_count(tree) + page_tree_count(shares), 2);
+    /* It is for the caller to count. */
+    assert_int_equal(holders[old], 2);
+    holders[old] = 0;
+    holders[entry] = 2;
+    page_tree_destroy(&tree);
+    page_tree_destroy(&shares);
+    page_tree_destroy(&has_own);
+    assert_int_equal(holders[entry] + holders[other], 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -185,6 +218,7 @@ int main(void)
         cmocka_unit_test(test_prepare_alone_changes_nothing),
         cmocka_unit_test(test_clone_is_kept_apart),
         cmocka_unit_test(test_random_against_model),
+        cmocka_unit_test(test_replace),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

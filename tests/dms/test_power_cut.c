@@ -12,9 +12,10 @@
 #include <string.h>
 
 enum {
-    CUTS = 400,
-    CAPACITY = 2 << 20,
-    MOST_OPERATIONS = 120, /* of the disk, between two cuts */
+    CUTS = 300,
+    CAPACITY = 8 << 20,
+    MOST_OPERATIONS = 200, /* of the disk, between two cuts */
+    MOST_WORK = 100,
     MOST_STATES = DURABLE_STATES - 8,
 };
 
@@ -30,6 +31,7 @@ struct run {
     enum store_durability durability;
     bool only_kills; /* and a setting by chance at each start */
     unsigned nreopened, nopen_cuts, nfailed, nrefused;
+    uint64_t nmoved;
 };
 
 static uint32_t below(struct run *run, uint32_t bound)
@@ -51,6 +53,7 @@ static int open_store(struct run *run)
         .capacity_bytes = CAPACITY,
         .durability = run->durability,
         .scan_threads = 1,
+        .moves = STORE_MOVES_EAGERLY,
     };
     struct store_report report;
     int err = store_open(&run->store, &options, &report);
@@ -111,6 +114,15 @@ static void stop_and_restart(struct run *run)
     cut_disk_restart(&run->cut);
 }
 
+/* What can wait: a little of it, or as much as there is. */
+static void background(struct run *run)
+{
+    uint32_t most = below(run, 3) == 0 ? MOST_WORK : 3;
+
+    for (uint32_t i = below(run, most); i > 0 && !is_over(run); i--)
+        store_work(run->store);
+}
+
 /* Operations, and after some of them a commit. */
 static void work_always(struct run *run)
 {
@@ -121,8 +133,7 @@ static void work_always(struct run *run)
     if (is_over(run))
         return;
     commit(run);
-    for (uint32_t i = below(run, 3); i > 0 && !is_over(run); i--)
-        store_work(run->store);
+    background(run);
 }
 
 /* A round of syncing while operations go on. */
@@ -142,8 +153,7 @@ static void work_interval(struct run *run)
         step(run);
     if (end_sync(run, err) == 0)
         durable_model_make_sure(&run->model, begun);
-    for (uint32_t i = below(run, 5); i > 0 && !is_over(run); i--)
-        store_work(run->store);
+    background(run);
 }
 
 static void work_until_cut(struct run *run)
@@ -153,12 +163,15 @@ static void work_until_cut(struct run *run)
         run->cut.cut_at = run->cut.operations + 1 + below(run, MOST_OPERATIONS);
     run->cut.is_kill = run->only_kills || below(run, 4) == 0;
     while (!is_over(run) && run->model.nstates < MOST_STATES) {
-        if (run->durability == STORE_NONE)
+        if (run->durability == STORE_NONE) {
             step(run);
-        else if (run->durability == STORE_ALWAYS)
+            if (below(run, 8) == 0 && !is_over(run))
+                background(run);
+        } else if (run->durability == STORE_ALWAYS) {
             work_always(run);
-        else
+        } else {
             work_interval(run);
+        }
     }
     /* Who could not sync is started again, by and by, and finds what is still in memory. */
     if (store_failure(run->store) != 0 && !run->cut.dead) {
@@ -206,6 +219,7 @@ static void run_cuts(enum store_durability durability, bool only_kills)
         bool exact = run.cut.is_kill;
         if (run.model.nstates > 2 && only_kills)
             durable_model_make_sure(&run.model, run.model.nstates - 2);
+        run.nmoved += store_moved(run.store);
         store_close(&run.store);
         unsigned before = run.nopen_cuts;
         restart(&run);
@@ -213,10 +227,11 @@ static void run_cuts(enum store_durability durability, bool only_kills)
                             exact && (only_kills || run.nopen_cuts == before));
     }
     printf("%u restarts, %u of them after a failed sync, %u cuts while opening, %u holes made, "
-           "%u refused\n",
-           run.nreopened, run.nfailed, run.nopen_cuts, run.cut.npunched, run.nrefused);
-    assert_true(ncuts < CUTS ||
-                ((only_kills || run.nfailed > 0) && run.nopen_cuts > 0 && run.cut.npunched > 20));
+           "%u refused, %llu pages moved\n",
+           run.nreopened, run.nfailed, run.nopen_cuts, run.cut.npunched, run.nrefused,
+           (unsigned long long)run.nmoved);
+    assert_true(ncuts < CUTS || ((only_kills || run.nfailed > 0) && run.nopen_cuts > 0 &&
+                                 run.cut.npunched > 20 && run.nmoved > 0));
     store_close(&run.store);
     cut_disk_end(&run.cut);
     temp_dir_remove(&run.dir);

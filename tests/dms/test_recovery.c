@@ -87,7 +87,7 @@ static void test_damaged_header_says_whose_it_was(void **state)
         offsetof(struct slot_header, region),   offsetof(struct slot_header, page),
         offsetof(struct slot_header, sequence), offsetof(struct slot_header, stamp),
         offsetof(struct slot_header, checksum), offsetof(struct slot_header, encoding),
-        offsetof(struct slot_header, reserved), offsetof(struct slot_header, header_checksum),
+        offsetof(struct slot_header, moves),    offsetof(struct slot_header, header_checksum),
     };
     uint32_t nfields = sizeof(fields) / sizeof(fields[0]);
     uint64_t region = fixture_region(&fixture, "a");

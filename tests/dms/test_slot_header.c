@@ -92,8 +92,15 @@ static void test_sealed_nonsense_is_no_page(void **state)
     REFUSED(length_bytes, 1920);
     REFUSED(length_bytes, 2049);
     REFUSED(length_bytes, 0xffff);
-    REFUSED(reserved, 1);
-    REFUSED(bytes[7], 1);
+    /* Never moved, and moved at some time; moved, and before it was stored, or after the end. */
+    REFUSED(moves, 1);
+    REFUSED(moved, 10);
+    good.moves = 1;
+    REFUSED(moved, 9);
+    REFUSED(moved, STAMP_MAX + 1);
+    good.moved = 10;
+    seal(&good);
+    assert_true(slot_header_is_whole(&good, SLOT, 2048));
 #undef REFUSED
 }
 

@@ -15,7 +15,10 @@ static struct temp_dir dir;
 
 static struct store *open_store(void)
 {
-    struct store_options options = {.dir = dir.path, .capacity_bytes = 64 << 20, .scan_threads = 2};
+    struct store_options options = {.dir = dir.path,
+                                    .capacity_bytes = 64 << 20,
+                                    .scan_threads = 2,
+                                    .moves = STORE_MOVES_EAGERLY};
     struct store_report report;
     struct store *store;
 
@@ -53,6 +56,8 @@ static void test_model(void **state)
 {
     static struct model model;
 
+    uint64_t nmoved = 0;
+
     (void)state;
     model.random = seed;
     struct store *store = open_store();
@@ -60,12 +65,15 @@ static void test_model(void **state)
         model_step(&model, store);
         if (step % between_reopens != 0)
             continue;
+        nmoved += store_moved(store);
         model_compare(&model, store);
         store_close(&store);
         store = open_store();
         model_compare(&model, store);
     }
     check_empty(&model, store);
+    printf("%llu pages were moved\n", (unsigned long long)nmoved);
+    assert_true(steps < STEPS || nmoved > 1000);
 }
 
 static int setup(void **state)

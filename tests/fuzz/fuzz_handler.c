@@ -367,7 +367,8 @@ static void take_step(struct world *world)
     if (step == STEP_RESTART) {
         restart(world);
     } else if (step == STEP_WORK) {
-        store_work(world->store);
+        for (unsigned i = choice / 16 + 1; i > 0 && store_work(world->store); i--)
+            ;
     } else if (step == STEP_RAW) {
         send_raw(world, choice);
     } else if (step == STEP_AGAIN) {

@@ -8,8 +8,10 @@
 
 struct store *fuzz_store_open(uint64_t capacity_bytes, struct store_report *report)
 {
-    struct store_options options = {
-        .dir = fuzz_dir(), .capacity_bytes = capacity_bytes, .scan_threads = 1};
+    struct store_options options = {.dir = fuzz_dir(),
+                                    .capacity_bytes = capacity_bytes,
+                                    .scan_threads = 1,
+                                    .moves = STORE_MOVES_EAGERLY};
     struct store *store = NULL;
 
     return store_open(&store, &options, report) == 0 ? store : NULL;
