@@ -55,7 +55,6 @@ static void check_empty(struct model *model, struct store *store)
 static void test_model(void **state)
 {
     static struct model model;
-
     uint64_t nmoved = 0;
 
     (void)state;
@@ -73,7 +72,7 @@ static void test_model(void **state)
     }
     check_empty(&model, store);
     printf("%llu pages were moved\n", (unsigned long long)nmoved);
-    assert_true(steps < STEPS || nmoved > 1000);
+    assert_true(nmoved >= steps / 100);
 }
 
 static int setup(void **state)
