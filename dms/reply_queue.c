@@ -33,8 +33,9 @@ void reply_queue_send(struct reply_queue *queue, struct server *server)
     for (uint32_t i = 0; i < queue->count; i++) {
         const struct reply_copy *reply = &queue->replies[i];
         struct iovec body = {reply->bytes + reply->header_bytes, reply->body_bytes};
+        bool more = i + 1 < queue->count && queue->replies[i + 1].peer == reply->peer;
         server_answer(server, reply->peer, reply->bytes, reply->header_bytes, &body,
-                      reply->body_bytes > 0);
+                      reply->body_bytes > 0, more);
     }
     reply_queue_clear(queue);
 }

@@ -55,6 +55,7 @@ struct server {
     uint32_t free;        /* the first place that is free */
     uint32_t first, last; /* those that may have something to be read or sent */
     uint64_t current;     /* whose request was given out last, by name; NOBODY */
+    uint64_t corked;      /* whose answers wait for the next, by name; NOBODY */
     uint32_t nshaking;    /* not up yet */
     uint64_t turned_ms;
     size_t held;
@@ -307,9 +308,21 @@ static void take_event(struct server *server, const struct epoll_event *event)
     queue(server, (uint32_t)event->data.u64);
 }
 
+/* What waits for a further answer waits no longer. */
+static void uncork(struct server *server)
+{
+    struct peer *peer = find(server, server->corked);
+
+    server->corked = NOBODY;
+    if (peer != NULL)
+        connection_push(peer->connection);
+}
+
 int server_wait(struct server *server, int timeout_ms)
 {
     struct epoll_event events[EVENTS];
+
+    uncork(server);
     int count = epoll_wait(server->epoll, events, EVENTS, server->first == NONE ? timeout_ms : 0);
 
     if (count < 0)
@@ -401,13 +414,24 @@ bool server_next(struct server *server, struct server_request *out)
     return false;
 }
 
+/* With the last of several requests that came together their answers go, in one go: most of what a
+ * small one costs is the kernel's way through TCP. */
+static void cork(struct server *server, struct peer *peer, uint64_t name, bool more)
+{
+    if (server->corked != name)
+        uncork(server);
+    server->corked = more ? name : NOBODY;
+    connection_cork(peer->connection, more);
+}
+
 void server_answer(struct server *server, uint64_t name, const void *header, size_t header_bytes,
-                   const struct iovec *parts, unsigned nparts)
+                   const struct iovec *parts, unsigned nparts, bool more)
 {
     struct peer *peer = find(server, name);
 
     if (peer == NULL)
         return;
+    cork(server, peer, name, more || connection_has_next(peer->connection));
     int err = connection_send(peer->connection, header, header_bytes, parts, nparts);
     if (err != 0)
         close_bad(server, (uint32_t)name, err);
@@ -446,7 +470,7 @@ int server_new(struct server **out, const struct server_options *options, char *
         return err;
     server->options = *options;
     server->free = server->first = server->last = NONE;
-    server->current = NOBODY;
+    server->current = server->corked = NOBODY;
     server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     server->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server->epoll < 0 || server->spare_fd < 0) {

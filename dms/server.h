@@ -60,9 +60,10 @@ int server_wait(struct server *server, int timeout_ms) __attribute__((warn_unuse
 bool server_next(struct server *server, struct server_request *out);
 
 /* Sends PEER an answer with a body of NPARTS parts, 0: without. What is not sent at once is copied.
- * A peer that is gone loses it: it asks again. */
+ * A peer that is gone loses it: it asks again. MORE: another answer of that peer's follows, and may
+ * go together with this one; they also do where its next request has been read already. */
 void server_answer(struct server *server, uint64_t peer, const void *header, size_t header_bytes,
-                   const struct iovec *parts, unsigned nparts);
+                   const struct iovec *parts, unsigned nparts, bool more);
 
 /* Closes what has not said what it is for too long. Returns in how many milliseconds it should be
  * called again, -1: no need. */

@@ -122,8 +122,8 @@ static void complain(struct shard *shard, const char *what)
     shard->nbad = 0;
 }
 
-/* Sends the reply, or keeps it until what came before it is on disk. */
-static void send_reply(struct shard *shard, uint64_t peer)
+/* Sends the reply, or keeps it until what came before it is on disk. MORE: see server_answer(). */
+static void send_reply(struct shard *shard, uint64_t peer, bool more)
 {
     ssize_t len = wire_pack_reply(&shard->reply, shard->header, sizeof(shard->header));
     unsigned nparts = shard->reply.status == WIRE_OK ? shard->body.nparts : 0;
@@ -133,7 +133,8 @@ static void send_reply(struct shard *shard, uint64_t peer)
         err = reply_queue_add(&shard->waiting, peer, shard->header, (size_t)len, shard->body.parts,
                               nparts);
     else if (err == 0)
-        server_answer(shard->server, peer, shard->header, (size_t)len, shard->body.parts, nparts);
+        server_answer(shard->server, peer, shard->header, (size_t)len, shard->body.parts, nparts,
+                      more);
     if (err != 0)
         log_error(shard->part, "cannot make a reply: %s", strerror(-err));
 }
@@ -154,7 +155,8 @@ static void answer_gathered(struct shard *shard)
         else
             handler_answer(&shard->handler, &shard->gathered, 0, bytes, 0, &shard->reply,
                            &shard->body);
-        send_reply(shard, gather->puts[i].peer);
+        bool more = i + 1 < gather->nputs && gather->puts[i + 1].peer == gather->puts[i].peer;
+        send_reply(shard, gather->puts[i].peer, more);
     }
     put_gather_clear(gather);
 }
@@ -189,7 +191,7 @@ static void answer(struct shard *shard, const struct server_request *request)
     else
         handler_answer(&shard->handler, &shard->request, unpacked, request->body, connection,
                        &shard->reply, &shard->body);
-    send_reply(shard, request->peer);
+    send_reply(shard, request->peer, false);
 }
 
 /* Answers what waits. Returns how many requests that was; ROUND: there may be more. */

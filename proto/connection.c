@@ -4,6 +4,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,7 @@ struct connection {
     int fd;
     bool readable, writable, ended; /* as far as known */
     bool heard;
+    bool corked;
     size_t max_header_bytes, max_body_bytes;
 
     /* The frame under way, and where it goes (NULL: nowhere). */
@@ -89,7 +92,7 @@ void connection_close(struct connection *connection)
     connection->fd = -1;
     connection->step = CONNECTION_CLOSED;
     connection->readable = connection->writable = connection->ended = false;
-    connection->heard = false;
+    connection->heard = connection->corked = false;
     connection->in_at = connection->in_end = 0;
     connection->in_frame = false;
     connection->nframes = 0;
@@ -198,7 +201,8 @@ static int keep(struct connection *connection, const struct iovec *parts, unsign
 static ssize_t offer(struct connection *connection, struct iovec *parts, unsigned nparts)
 {
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = nparts};
-    ssize_t sent = sendmsg(connection->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    int more = connection->corked ? MSG_MORE : 0;
+    ssize_t sent = sendmsg(connection->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | more);
 
     if (sent >= 0)
         return sent;
@@ -259,6 +263,34 @@ int connection_send(struct connection *connection, const void *header, size_t he
         nparts += nbody;
     }
     return send_parts(connection, parts, nparts);
+}
+
+bool connection_has_next(const struct connection *connection)
+{
+    size_t have = connection->in_end - connection->in_at;
+    struct zmtp_frame frame;
+
+    if (connection->in_frame)
+        return false;
+    int begin = zmtp_frame_read(connection->in + connection->in_at, have, &frame);
+    return begin > 0 && (frame.flags & (ZMTP_MORE | ZMTP_COMMAND)) == 0 &&
+           frame.len_bytes <= have - (size_t)begin;
+}
+
+void connection_cork(struct connection *connection, bool more)
+{
+    connection->corked = more;
+}
+
+void connection_push(struct connection *connection)
+{
+    int one = 1;
+
+    if (!connection->corked)
+        return;
+    connection->corked = false;
+    /* Set or not before, this sends what waits (tcp(7)). A Unix socket has nothing that waits. */
+    (void)setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
 int connection_ping(struct connection *connection)

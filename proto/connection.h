@@ -83,6 +83,15 @@ char *connection_take_body(struct connection *connection);
 int connection_send(struct connection *connection, const void *header, size_t header_bytes,
                     const struct iovec *body, unsigned nbody) __attribute__((warn_unused_result));
 
+/* Whether another message of one frame has been read and will be given out next. */
+bool connection_has_next(const struct connection *connection);
+
+/* MORE: what is sent from now on may wait in the kernel for what is sent after it, so that both go
+ * together. Not MORE: the next that is sent takes it along. Should there be no next,
+ * connection_push() sends what waits. (The kernel waits 0.2 s at most.) */
+void connection_cork(struct connection *connection, bool more);
+void connection_push(struct connection *connection);
+
 /* Asks for a sign of life. Errors as with connection_send(). */
 int connection_ping(struct connection *connection) __attribute__((warn_unused_result));
 

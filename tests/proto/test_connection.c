@@ -8,9 +8,13 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -277,7 +281,7 @@ static void test_opened_again(void **state)
     close_pair(&pair);
 }
 
-/* ---- a peer that breaks the rules ---- */
+/* ---- several messages in one go ---- */
 
 static size_t frame(unsigned char *out, uint8_t flags, const void *body, size_t len)
 {
@@ -286,6 +290,136 @@ static size_t frame(unsigned char *out, uint8_t flags, const void *body, size_t 
     memcpy(out + begin, body, len);
     return begin + len;
 }
+
+static size_t first_words(unsigned char *out, const char *type)
+{
+    zmtp_greeting(out);
+    return ZMTP_GREETING_BYTES + zmtp_ready(out + ZMTP_GREETING_BYTES, type);
+}
+
+static void make_tcp_pair(int fds[2])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(address);
+    int one = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_true(listener >= 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, len), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &len), 0);
+    fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fds[0] >= 0);
+    assert_int_equal(connect(fds[0], (struct sockaddr *)&address, len), 0);
+    fds[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(fds[1] >= 0);
+    close(listener);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fcntl(fds[i], F_SETFL, O_NONBLOCK), 0);
+        assert_int_equal(setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)), 0);
+    }
+}
+
+/* Bytes that the kernel holds back (tcp(7)). */
+static int held_back(struct connection *connection)
+{
+    int bytes = -1;
+
+    assert_int_equal(ioctl(connection_fd(connection), SIOCOUTQNSD, &bytes), 0);
+    return bytes;
+}
+
+static void receive_number(struct connection *connection, uint32_t number)
+{
+    struct connection_message message;
+    struct pollfd fd = {connection_fd(connection), POLLIN, 0};
+
+    if (!connection_has_next(connection))
+        assert_int_equal(poll(&fd, 1, 60000), 1);
+    tell(connection);
+    assert_int_equal(connection_receive(connection, &message), 1);
+    check_number(&message, number);
+}
+
+static void test_cork(void **state)
+{
+    struct pair pair;
+    int unix_fds[2], fds[2];
+    const uint32_t small = 3; /* without a body */
+
+    (void)state;
+    open_pair(&pair);
+    make_tcp_pair(fds);
+    for (int i = 0; i < 2; i++) {
+        connection_close(pair.ends[i]);
+        assert_int_equal(connection_open(pair.ends[i], fds[i]), 0);
+    }
+    shake_hands(&pair);
+    assert_false(connection_has_next(pair.ends[1]));
+    /* What is sent last takes along what was held back. */
+    connection_cork(pair.ends[0], true);
+    send_number(pair.ends[0], small);
+    assert_true(held_back(pair.ends[0]) > 0);
+    connection_cork(pair.ends[0], false);
+    send_number(pair.ends[0], small);
+    assert_int_equal(held_back(pair.ends[0]), 0);
+    receive_number(pair.ends[1], small);
+    assert_true(connection_has_next(pair.ends[1]));
+    receive_number(pair.ends[1], small);
+    assert_false(connection_has_next(pair.ends[1]));
+    /* Or it is pushed. */
+    connection_cork(pair.ends[0], true);
+    send_number(pair.ends[0], small);
+    assert_true(held_back(pair.ends[0]) > 0);
+    connection_push(pair.ends[0]);
+    assert_int_equal(held_back(pair.ends[0]), 0);
+    receive_number(pair.ends[1], small);
+    /* A Unix socket holds nothing back. */
+    make_pair(unix_fds);
+    for (int i = 0; i < 2; i++) {
+        connection_close(pair.ends[i]);
+        assert_int_equal(connection_open(pair.ends[i], unix_fds[i]), 0);
+    }
+    shake_hands(&pair);
+    connection_cork(pair.ends[0], true);
+    send_number(pair.ends[0], small);
+    receive_number(pair.ends[1], small);
+    connection_push(pair.ends[0]);
+    send_number(pair.ends[0], small);
+    receive_number(pair.ends[1], small);
+    close_pair(&pair);
+}
+
+/* Half a message is no next one, nor is one of two frames, whose second may not have come. */
+static void test_has_next(void **state)
+{
+    unsigned char words[256];
+    struct connection *router;
+    struct connection_message message;
+    int fds[2];
+
+    (void)state;
+    make_pair(fds);
+    assert_int_equal(connection_new(&router, CONNECTION_ROUTER, HEADER_BYTES, BODY_BYTES), 0);
+    assert_int_equal(connection_open(router, fds[1]), 0);
+    size_t len = first_words(words, "DEALER");
+    for (int i = 0; i < 3; i++)
+        len += frame(words + len, i == 2 ? ZMTP_MORE : 0, "some", 4);
+    assert_int_equal(send(fds[0], words, len, MSG_NOSIGNAL), len);
+    tell(router);
+    assert_int_equal(connection_receive(router, &message), 1);
+    assert_true(connection_has_next(router));
+    assert_int_equal(connection_receive(router, &message), 1);
+    assert_false(connection_has_next(router));
+    len = frame(words, 0, "body", 4) - 2;
+    assert_int_equal(send(fds[0], words, len, MSG_NOSIGNAL), len);
+    tell(router);
+    assert_int_equal(connection_receive(router, &message), 0);
+    assert_false(connection_has_next(router));
+    connection_destroy(&router);
+    close(fds[0]);
+}
+
+/* ---- a peer that breaks the rules ---- */
 
 /* What a ROUTER makes of LEN bytes, and then the end, if END. */
 static int hear(const unsigned char *bytes, size_t len, bool end, int *nmessages, bool *too_many)
@@ -316,12 +450,6 @@ static int hear(const unsigned char *bytes, size_t len, bool end, int *nmessages
     connection_destroy(&router);
     close(fds[0]);
     return got;
-}
-
-static size_t first_words(unsigned char *out, const char *type)
-{
-    zmtp_greeting(out);
-    return ZMTP_GREETING_BYTES + zmtp_ready(out + ZMTP_GREETING_BYTES, type);
 }
 
 static void test_wrong_types(void **state)
@@ -384,7 +512,8 @@ int main(void)
         cmocka_unit_test(test_both_ways),    cmocka_unit_test(test_held),
         cmocka_unit_test(test_not_told),     cmocka_unit_test(test_ended_behind_a_message),
         cmocka_unit_test(test_opened_again), cmocka_unit_test(test_wrong_types),
-        cmocka_unit_test(test_frames),
+        cmocka_unit_test(test_frames),       cmocka_unit_test(test_cork),
+        cmocka_unit_test(test_has_next),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
