@@ -20,9 +20,7 @@ SANITIZED_LABELS = {"unit", "integration", "fuzz"}
 SLOWNESS = {"address": 3, "thread": 5}
 DEFAULT_TIMEOUT_S = 120
 QUARTERS = 4
-# Beside a test that is to have the machine for itself: room for a fuzzer, which takes what that leaves
-# over, or two that wait.
-KEPT_FREE = 2
+HALF = 2  # for a fuzzer: it takes what others leave over
 ENVIRONMENT = {
     "address": ["ASAN_OPTIONS=exitcode=99", "UBSAN_OPTIONS=print_stacktrace=1:exitcode=99"],
     "thread": [f"TSAN_OPTIONS=exitcode=99:halt_on_error=1:suppressions={HERE}/thread.supp"],
@@ -76,14 +74,13 @@ def wanted(test, kind):
 
 
 def put_weight(test):
-    """How much of the processors it takes, and when it comes: those that need all of them first, with
-    those beside them that wait, which would come too late otherwise."""
+    """How much of the processors it takes, and when it comes: those that need all of them first."""
     labels, properties = labels_of(test), test["properties"]
     quarters = QUARTERS * int(properties.get("PROCESSORS", 1))
     if quarters > QUARTERS:
-        quarters, cost = quarters - KEPT_FREE, 3000
+        cost = 3000
     elif "fuzzer" in labels:
-        quarters, cost = KEPT_FREE, 2000
+        quarters, cost = HALF, 2000
     elif "waits" in labels:
         quarters, cost = 1, 1000
     else:
