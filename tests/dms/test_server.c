@@ -1,5 +1,6 @@
-/* The server against peers made of plain sockets: how long one may take to say what it is. Nothing
- * here has to happen soon, only not too soon. */
+/* The server against peers made of plain sockets: how long one may take to say what it is, and what
+ * is left of one that goes. Nothing here has to happen soon, only not too soon. */
+#include "../../dms/notice.h"
 #include "../../dms/server.h"
 #include "../../proto/zmtp.h"
 #include "temp_dir.h"
@@ -10,13 +11,13 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
     SHAKE_MS = 60,
     STEPS = 60000, /* each waits for at most STEP_MS */
     STEP_MS = 1,
+    BODY_BYTES = 1000, /* such a block is written to as soon as it is freed */
     WORDS_BYTES = ZMTP_GREETING_BYTES + ZMTP_READY_BYTES + 8,
 };
 
@@ -26,14 +27,6 @@ struct fixture {
     char endpoint[160];
     uint32_t nrequests;
 };
-
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static int set_up(void **state)
 {
@@ -156,7 +149,7 @@ static void test_too_slow(void **state)
     shake(quick);
     ask(quick);
     wait_for_requests(fixture, 1);
-    uint64_t begun_ms = now_ms();
+    uint64_t begun_ms = notice_now_ms();
     for (int i = 0; i < SLOW; i++) {
         slow[i] = join(fixture);
         say(slow[i], words, said[i]);
@@ -167,7 +160,7 @@ static void test_too_slow(void **state)
         for (int j = 0; j < SLOW; j++) {
             if (slow[j] < 0 || !is_closed(slow[j]))
                 continue;
-            assert_true(now_ms() - begun_ms >= SHAKE_MS);
+            assert_true(notice_now_ms() - begun_ms >= SHAKE_MS);
             close(slow[j]);
             slow[j] = -1;
             open--;
@@ -178,12 +171,58 @@ static void test_too_slow(void **state)
     close(quick);
 }
 
+static void receive(struct fixture *fixture, struct server_request *request)
+{
+    for (int i = 0; !server_next(fixture->server, request); i++) {
+        assert_true(i < STEPS);
+        assert_int_equal(server_wait(fixture->server, STEP_MS), 0);
+    }
+}
+
+/* An answer to one request cannot be sent, and the connection is closed, while the next is being
+ * answered: its body is there until that is done. */
+static void test_goes_while_another_is_answered(void **state)
+{
+    struct fixture *fixture = *state;
+    struct server_request first, second;
+    unsigned char words[2 * ZMTP_FRAME_BYTES + 1 + BODY_BYTES];
+    char body[BODY_BYTES];
+
+    start(fixture);
+    int fd = join(fixture);
+    shake(fd);
+    ask(fd);
+    memset(body, 'b', sizeof(body));
+    size_t len = zmtp_frame_begin(words, ZMTP_MORE, 1);
+    words[len++] = 'x';
+    len += zmtp_frame_begin(words + len, 0, sizeof(body));
+    memcpy(words + len, body, sizeof(body));
+    say(fd, words, len + sizeof(body));
+    receive(fixture, &first);
+    receive(fixture, &second);
+    assert_true(second.peer == first.peer);
+    assert_int_equal(second.body_bytes, sizeof(body));
+    close(fd);
+    server_answer(fixture->server, first.peer, "answer", 6, NULL, 0, false);
+    assert_memory_equal(second.body, body, sizeof(body));
+    /* And not longer: all is as if there had been nobody. */
+    server_answer(fixture->server, second.peer, "answer", 6, NULL, 0, false);
+    assert_false(server_next(fixture->server, &second));
+    fd = join(fixture);
+    shake(fd);
+    ask(fd);
+    receive(fixture, &second);
+    assert_true(second.peer != first.peer);
+    close(fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_too_slow),
+        TEST(test_goes_while_another_is_answered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
