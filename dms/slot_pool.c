@@ -243,6 +243,24 @@ int slot_pool_reserve(struct slot_pool *pool, const uint32_t counts[SIZE_CLASSES
     return err;
 }
 
+int slot_pool_fill_taken(struct slot_pool *pool, uint32_t i, uint32_t slot, uint32_t taken,
+                         const struct slot_source *sources, uint64_t *first)
+{
+    struct segment *segment = pool->members[i].segment;
+    int err = segment_fill(segment, slot, taken, sources);
+
+    if (err != 0) {
+        segment_untake(segment, slot, taken);
+        slot_pool_account(pool, i, 0, -(int64_t)taken);
+        if (segment_is_lost(segment))
+            slot_pool_retire(pool, i);
+        return err;
+    }
+    slot_pool_account(pool, i, taken, -(int64_t)taken);
+    *first = slot_pool_ref(i, slot);
+    return (int)taken;
+}
+
 int slot_pool_fill(struct slot_pool *pool, uint32_t count, const struct slot_source *sources,
                    uint64_t *first)
 {
@@ -258,20 +276,11 @@ int slot_pool_fill(struct slot_pool *pool, uint32_t count, const struct slot_sou
     bool was_empty = slot_pool_is_empty(segment);
     pool->changed = true;
     uint32_t taken = segment_take(segment, alike, &slot);
-    int err = segment_fill(segment, slot, taken, sources);
-    if (err != 0) {
-        segment_untake(segment, slot, taken);
-        slot_pool_account(pool, i, 0, -(int64_t)taken);
-        pool->nempty -= was_empty;
-        if (segment_is_lost(segment))
-            slot_pool_retire(pool, i);
-        return err;
-    }
     pool->nempty -= was_empty;
-    slot_pool_account(pool, i, taken, -(int64_t)taken);
-    pool->compact.filled[size_class] += taken;
-    *first = slot_pool_ref(i, slot);
-    return (int)taken;
+    int done = slot_pool_fill_taken(pool, i, slot, taken, sources, first);
+    if (done > 0)
+        pool->compact.filled[size_class] += (uint32_t)done;
+    return done;
 }
 
 void slot_pool_retain(struct slot_pool *pool, uint64_t ref)

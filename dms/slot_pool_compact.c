@@ -392,16 +392,8 @@ int slot_pool_fill_chosen(struct slot_pool *pool, uint32_t count, const struct s
         return err;
     }
     uint32_t taken = segment_take_in(segment, compact->to.group, count, &slot);
-    err = segment_fill(segment, slot, taken, sources);
-    if (err != 0) {
-        segment_untake(segment, slot, taken);
-        slot_pool_account(pool, compact->to.member, 0, -(int64_t)taken);
-        if (segment_is_lost(segment))
-            slot_pool_retire(pool, compact->to.member);
+    int done = slot_pool_fill_taken(pool, compact->to.member, slot, taken, sources, first);
+    if (done < 0)
         compact->phase = COMPACT_IDLE;
-        return err;
-    }
-    slot_pool_account(pool, compact->to.member, taken, -(int64_t)taken);
-    *first = slot_pool_ref(compact->to.member, slot);
-    return (int)taken;
+    return done;
 }

@@ -101,6 +101,12 @@ enum { SLOT_POOL_NONE = UINT32_MAX, SLOT_POOL_MAX_NUMBER = 999999999, SLOT_POOL_
 /* Slots of the class became free: it may be worth to look how sparse its groups are. */
 void slot_pool_note_freed(struct slot_pool *pool, uint32_t size_class, uint32_t nslots);
 
+/* Fills slots [SLOT, SLOT + TAKEN) of member I, just taken. *FIRST: the first of them. Returns
+ * TAKEN or -errno, and then they are given back. */
+int slot_pool_fill_taken(struct slot_pool *pool, uint32_t i, uint32_t slot, uint32_t taken,
+                         const struct slot_source *sources, uint64_t *first)
+    __attribute__((warn_unused_result));
+
 /* Frees a slot that nobody holds, with the next slot_pool_flush(). */
 void slot_pool_free(struct slot_pool *pool, uint64_t ref);
 

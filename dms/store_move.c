@@ -1,7 +1,5 @@
+#include "notice.h"
 #include "store_parts.h"
-
-#include <string.h>
-#include <time.h>
 
 enum {
     BATCH_PAGES = 16, /* moved in a step: some 100 us */
@@ -107,14 +105,6 @@ static void exchange(struct store *store, uint64_t ref, uint64_t copy,
     store->moved++;
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 bool store_move_pages(struct store *store)
 {
     struct moves moves;
@@ -125,7 +115,8 @@ bool store_move_pages(struct store *store)
         return false;
     if (nregions > MOST_LOOKS / BATCH_PAGES)
         max = nregions < MOST_LOOKS ? MOST_LOOKS / nregions : 1;
-    uint32_t count = slot_pool_choose(store->pool, now_ms(), moves.refs, max, &store->pause_ms);
+    uint32_t count =
+        slot_pool_choose(store->pool, (int64_t)notice_now_ms(), moves.refs, max, &store->pause_ms);
     if (count == 0)
         return store->pause_ms == 0;
     read_pages(store, &moves, count);
