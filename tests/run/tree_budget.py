@@ -74,7 +74,7 @@ class TreeBudget(Case):
         self.assertEqual(self.hold(PYTHON, "-c", TREE, str(LOCAL_MIB // 2), processes=5), "ok\n")
 
     def test_forks_of_forks(self):
-        self.hold(tool("forks"), "--pages=8192", "--rounds=6", f"--seed={os.getpid()}", processes=3)
+        self.hold(tool("forks"), "--pages=8192", "--rounds=12", f"--seed={os.getpid()}", processes=3)
 
     def test_own_memory(self):
         """Processes that share nothing, growing at the same time."""
