@@ -23,12 +23,17 @@
  * descriptor in place of the one the agent opened.
  *
  * When either end hangs up the other is gone: the pager takes a hang-up as exec or exit, the agent
- * takes it as the death of the pager and ends the program (which must not run on without it).
+ * takes it as the death of the pager and ends the program (which must not run on without it). So it
+ * does when nobody listens at the path any more, or hangs up on hello three times in a row (once,
+ * and the pager does not want to talk to it): unless the path ends in AGENT_MAY_OUTLIVE.
  */
 #ifndef EDM_CLIENT_AGENT_AGENT_PROTO_H
 #define EDM_CLIENT_AGENT_AGENT_PROTO_H
 
 #include <stdint.h>
+
+/* With --follow=no children may live longer than the pager. They go on natively then. */
+#define AGENT_MAY_OUTLIVE "-may-be-gone"
 
 enum {
     AGENT_MAGIC = 0x45444d31, /* "EDM1" */

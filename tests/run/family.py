@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from harness import Case, children_of, is_alive, main, tool, wait_until
+from harness import Case, children_of, exe_of, is_alive, main, tool, wait_until
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "proto"))
 import edm_wire as wire  # noqa: E402
@@ -365,7 +365,80 @@ os._exit(0)
 """
 
 
+# Each starts the next, and is gone: there is always one that was started and has not reported yet.
+CHAIN = """
+[ -e stop ] || sh chain &
+env -i true
+"""
+FORKS = """
+block = fill(1, 4)
+while not os.path.exists("stop"):
+    if os.fork():
+        os._exit(0)
+    check(block[:4096], 1)
+"""
+
+
 class Deaths(Family):
+    def living_here(self):
+        """Whose working directory is ours: all that the program has started, whatever their environment."""
+        found = []
+        for name in os.listdir("/proc"):
+            try:
+                if name.isdigit() and os.readlink(f"/proc/{name}/cwd") == self.dir and is_alive(name):
+                    found.append(int(name))
+            except OSError:
+                pass
+        return found
+
+    def test_client_while_it_starts_programs(self):
+        """Who was started and has not reported yet ends too."""
+        for name, words in (("chain", CHAIN), ("forks", BLOCK + FORKS)):
+            with open(self.path(name), "w", encoding="utf-8") as file:
+                file.write(words)
+        self.addCleanup(lambda: open(self.path("stop"), "w", encoding="utf-8").close())
+        for delay in range(5):
+            client = self.start_client("sh", "-c", f"sh chain & sh chain & {PYTHON} forks", options=[LOCAL], cwd=self.dir,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            time.sleep(0.4 + 0.07 * delay)
+            self.assertIsNone(client.poll(), "edm has ended")
+            client.kill()
+            client.wait()
+            wait_until(lambda: not self.living_here() and not self.files(), GONE_S)
+            self.assertEqual([(pid, exe_of(pid)) for pid in self.living_here()], [])
+            self.assert_no_files()
+            self.check_last_words(client, "(Killed\n)?")
+
+    def start_after_edm(self, *options):
+        """Starts a program as one of the run's, when edm has died and its guard has done nothing yet."""
+        client = self.start_client("sleep", "100", options=options)
+        program = self.wait_for_program(client)
+        self.assertTrue(wait_until(lambda: b"EDM_AGENT" in environment_of(program)))
+        names = (b"LD_PRELOAD", b"EDM_AGENT", b"PATH")
+        environment = dict(word.split(b"=", 1) for word in environment_of(program).split(b"\0") if b"=" in word)
+        guard, = [pid for pid in children_of(client.pid) if name_of(pid) == "edm-guard"]
+        os.kill(guard, signal.SIGSTOP)
+        client.kill()
+        client.wait()
+        done = subprocess.run(["sh", "-c", "(echo forked); sh -c 'echo started'"], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env={name: environment[name] for name in names}, check=False)
+        os.kill(guard, signal.SIGCONT)
+        self.assert_all_gone([program, guard], GONE_S)
+        return done
+
+    def test_started_after_edm(self):
+        done = self.start_after_edm()
+        self.assertEqual((done.returncode, done.stdout), (-signal.SIGKILL, b""))
+        self.assertRegex(done.stderr, rb"^edm: edm has died: .*\n$")
+
+    def test_started_after_edm_but_left_alone(self):
+        done = self.start_after_edm("--follow=no")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"forked\nstarted\n", b""))
+
+    def check_last_words(self, client, of_a_shell=""):
+        """Nothing but that a program was ended because edm has died."""
+        self.assertRegex(client.stderr.read().decode(), f"^({of_a_shell}(edm: edm has died: [^\n]*\n)?)*$")
+
     def start_tree(self, *options):
         client = self.start_python(TREE, options=options)
 
@@ -391,7 +464,7 @@ class Deaths(Family):
             client.kill()
             client.wait()
             self.assert_all_gone(pids, GONE_S)
-            self.assertEqual(client.stderr.read(), b"")
+            self.check_last_words(client)
 
     def test_program(self):
         """Its children live on, and edm with them."""
@@ -461,6 +534,16 @@ for round in range(12):
     assert os.read(reader, 1) == b"k", round
     os.close(reader)
 """)
+
+
+def environment_of(pid):
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        return file.read()
+
+
+def name_of(pid):
+    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        return file.read().strip()
 
 
 def family_of(pid):
