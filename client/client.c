@@ -140,6 +140,7 @@ static int open_pager(struct run *run)
         .guard_fd = guard_fd(run->guard),
         .follow = run->config->follow,
         .region = run->region,
+        .remove_ms = run->config->ndms > 0 ? REMOVE_MS : 0,
     };
     return pager_new(&run->pager, &config, &run->set);
 }

@@ -270,6 +270,91 @@ check(block, 1)
         self.assertEqual(regions(), [])
 
 
+class Regions(Family):
+    """A parent and its child are killed while the DMS is away: edm ends when their regions have been removed."""
+
+    def start_pair(self):
+        self.dms, self.port = self.start_dms()
+        client = self.start_python("""
+block = fill(1)
+pid = os.fork()
+check(block, 1)
+say("two" if pid else "one", str(os.getpid()))
+time.sleep(300)
+""", options=[f"--dms=tcp://127.0.0.1:{self.port}", "--region=family", "--wait=60"])
+        pids = [int(self.wait_for_file(name)) for name in ("one", "two")]
+        self.assertEqual(self.regions(), ["family", "family.1"])
+        return client, pids
+
+    def regions(self):
+        store = wire.Client(f"tcp://127.0.0.1:{self.port}", "family.py")
+        try:
+            return [region.name for region in store.list()]
+        finally:
+            store.close()
+
+    def end_pair(self, client, pids):
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        self.assertTrue(wait_until(lambda: not any(is_alive(pid) for pid in pids)))
+        time.sleep(2.5)  # of the 5 s that edm waits
+        self.assertIsNone(client.poll())
+
+    def check_all_removed(self, client):
+        self.assertEqual(client.wait(LONG_S), 128 + signal.SIGKILL)
+        self.assertEqual(self.regions(), [])
+        self.assertNotIn("could be removed", self.read("log"))
+
+    def test_dms_is_stopped(self):
+        client, pids = self.start_pair()
+        self.dms.send_signal(signal.SIGSTOP)
+        self.end_pair(client, pids)
+        self.dms.send_signal(signal.SIGCONT)
+        self.check_all_removed(client)
+
+    def test_dms_is_killed(self):
+        client, pids = self.start_pair()
+        self.dms.kill()
+        self.dms.wait()
+        self.end_pair(client, pids)
+        self.start_dms(port=self.port)
+        self.check_all_removed(client)
+
+    def test_dms_is_stopped_before_the_fork(self):
+        """The child's region is still to be made."""
+        self.dms, self.port = self.start_dms()
+        client = self.start_python("""
+block = fill(1)
+def fork():
+    return os.fork()
+if fork() == 0:
+    os._exit(0)
+os.wait()
+say("one", str(os.getpid()))
+while not os.path.exists("go"):
+    time.sleep(0.01)
+fork()
+check(block, 1)
+""", options=[f"--dms=tcp://127.0.0.1:{self.port}", "--region=family", "--wait=60"])
+        pid = int(self.wait_for_file("one"))
+        self.dms.send_signal(signal.SIGSTOP)
+        with open(self.path("go"), "w", encoding="utf-8"):
+            pass
+        # It may need a page for that, and wait for it.
+        children = wait_until(lambda: children_of(pid), 3)
+        self.end_pair(client, [*children, pid])
+        self.dms.send_signal(signal.SIGCONT)
+        self.check_all_removed(client)
+
+    def test_dms_stays_away(self):
+        client, pids = self.start_pair()
+        self.dms.send_signal(signal.SIGSTOP)
+        self.end_pair(client, pids)
+        self.assertEqual(client.wait(LONG_S), 128 + signal.SIGKILL)
+        for name in ("family", "family[.]1"):
+            self.assertRegex(self.read("log"), f"region {name} could be removed from 0 of 1 shards only")
+
+
 DAEMON = """
 block = fill(1)
 if os.fork():
