@@ -551,6 +551,7 @@ extern int pthread_atfork(void (*)(void), void (*)(void), void (*)(void))
     __attribute__((weak, visibility("default")));
 
 static char pager_path[108];
+static int is_loaded; /* by the dynamic linker, and not put in */
 static uint64_t tid_address;
 
 static void report(uint32_t kind);
@@ -740,11 +741,11 @@ static int greet(int sock, uint32_t kind)
 }
 
 /* Whether that is what connecting ends in when the pager has died. Its directory is removed then;
- * but only who was just started must have been able to see it: a child may have changed its root.
- */
+ * but only who has just loaded this from there must be able to see it: others may have changed
+ * their root. */
 static int is_death(int err, uint32_t kind)
 {
-    return err == -ECONNREFUSED || (err == -ENOENT && kind == AGENT_IMAGE);
+    return err == -ECONNREFUSED || (err == -ENOENT && kind == AGENT_IMAGE && is_loaded);
 }
 
 /* A pager that is about to be dead takes connections until it is. One that lives and hangs up does
@@ -776,6 +777,7 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
         return;
     for (unsigned i = 0; path[i] && i < sizeof pager_path - 1; i++)
         pager_path[i] = path[i];
+    is_loaded = 1;
     find_tid_address();
     report(AGENT_IMAGE);
 }

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import unittest
 
 from harness import Case, children_of, exe_of, is_alive, main, tool, wait_until
 
@@ -128,6 +129,21 @@ if pid == 0:
     os.execv("/bin/sh", ["sh", "-c", "exit 6"])
 assert os.waitpid(pid, 0)[1] == 6 << 8
 check(block, 1)
+print("ok")
+"""), "ok\n")
+
+
+    @unittest.skipUnless(os.getuid() == 0, "chroot is root's")
+    def test_in_another_root(self):
+        """From where EDM's socket cannot be reached: what is forked there goes on."""
+        self.assertEqual(self.run_python("""
+block = fill(1)
+os.chroot(".")
+pid = os.fork()
+check(block, 1)
+if pid == 0:
+    os._exit(5)
+assert os.waitpid(pid, 0)[1] == 5 << 8
 print("ok")
 """), "ok\n")
 
