@@ -505,7 +505,7 @@ class Deaths(Family):
             self.assertIsNone(client.poll(), "edm has ended")
             client.kill()
             client.wait()
-            wait_until(lambda: not self.living_here() and not self.files(), GONE_S)
+            wait_until(lambda: not self.living_here() and not self.files(), 30)
             self.assertEqual([(pid, exe_of(pid)) for pid in self.living_here()], [])
             self.assert_no_files()
             self.check_last_words(client, "(Killed\n)?")
