@@ -11,7 +11,7 @@
 enum { READ_BYTES = 16384, PATH_BYTES = 64, DEPTH_MOST = 64 };
 
 /* Calls TAKE with the parts of /proc/PID/NAME that END ends, until it returns true: that is the
- * result. A part that does not fit is cut. *EMPTY: there was nothing. */
+ * result. A part that does not fit is cut. *EMPTY: it can be read, and there is nothing. */
 static bool any_part(pid_t pid, const char *name, char end,
                      bool (*take)(const char *part, const struct stragglers_marks *marks),
                      const struct stragglers_marks *marks, bool *empty)
@@ -23,11 +23,10 @@ static bool any_part(pid_t pid, const char *name, char end,
     if (fd < 0)
         return false;
     size_t kept = 0;
-    bool found = false;
-    ssize_t got;
-    *empty = true;
+    bool found = false, any = false;
+    ssize_t got = 0;
     while (!found && (got = read(fd, bytes + kept, sizeof bytes - 1 - kept)) > 0) {
-        *empty = false;
+        any = true;
         size_t len = kept + (size_t)got;
         char *at = bytes;
         for (char *stop; !found && (stop = memchr(at, end, (size_t)(bytes + len - at)));
@@ -41,6 +40,7 @@ static bool any_part(pid_t pid, const char *name, char end,
         memmove(bytes, at, kept);
     }
     close(fd);
+    *empty = !any && got == 0;
     return found;
 }
 
