@@ -21,20 +21,13 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
     WAIT_MS = 5000,
     UNKNOWN_MS = 20,
     FIRST_CAPACITY = 64,
-    /* Looking for stragglers: */
-    HUNT_MS = 20000,
-    UNCLEAR_MS = 2000, /* nobody takes longer to exec */
-    SOONEST_MS = 1,
-    LATEST_MS = 64,
     LAST_NICE = -20,
-    QUIET_LOOKS = 2, /* so often nobody must be found */
 };
 
 struct guard {
@@ -68,8 +61,7 @@ struct ward {
     struct held edm;
     bool in_order; /* edm has said that it ends */
     const struct stragglers_marks *marks;
-    struct fds found; /* at this look, */
-    uint32_t met;     /* or how many */
+    struct fds found; /* at this look */
 };
 
 static void tell(int fd, enum kind kind, int number, int descriptor)
@@ -237,44 +229,6 @@ static void hurry_all(const struct ward *ward)
         hurry(&ward->pids.held[i]);
 }
 
-static void end_straggler(void *arg, pid_t pid)
-{
-    struct ward *ward = arg;
-    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (pidfd < 0)
-        return;
-    /* Once more: the number may have been another's when the process was looked at. */
-    if (stragglers_is_one(ward->marks, pid) > 0) {
-        ward->met++;
-        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-    }
-    close(pidfd);
-}
-
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-/* Whoever starts another is found, or the other is: until none is left there can be more. */
-static void hunt(struct ward *ward)
-{
-    uint64_t begun = now_ms(), took_ms = 0;
-    int wait_ms = SOONEST_MS;
-    for (int quiet = 0; quiet < QUIET_LOOKS && took_ms < HUNT_MS; took_ms = now_ms() - begun) {
-        ward->met = 0;
-        uint32_t unclear = stragglers_find(ward->marks, end_straggler, ward);
-        if (ward->met > 0 || (unclear > 0 && took_ms < UNCLEAR_MS))
-            quiet = 0;
-        else
-            quiet++;
-        poll(NULL, 0, wait_ms);
-        wait_ms = 2 * wait_ms < LATEST_MS ? 2 * wait_ms : LATEST_MS;
-    }
-}
-
 static void end_all(struct ward *ward)
 {
     bool all = ward->marks && !ward->in_order;
@@ -291,7 +245,7 @@ static void end_all(struct ward *ward)
     receive_rest(ward);
     kill_all(ward);
     if (all)
-        hunt(ward);
+        stragglers_end(ward->marks);
     for (size_t i = 0; i < ward->pids.count; i++) {
         struct pollfd fd = {ward->pids.held[i].fd, POLLIN, 0};
         while (poll(&fd, 1, WAIT_MS) < 0 && errno == EINTR)

@@ -3,12 +3,26 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { READ_BYTES = 16384, PATH_BYTES = 64, DEPTH_MOST = 64 };
+enum {
+    READ_BYTES = 16384,
+    PATH_BYTES = 64,
+    DEPTH_MOST = 64,
+    HUNT_MS = 20000,
+    UNCLEAR_MS = 2000, /* nobody takes longer to exec */
+    SOONEST_MS = 1,
+    LATEST_MS = 64,
+    QUIET_LOOKS = 2, /* so often nobody must be found */
+};
 
 /* Calls TAKE with the parts of /proc/PID/NAME that END ends, until it returns true: that is the
  * result. A part that does not fit is cut. *EMPTY: it can be read, and there is nothing. */
@@ -76,7 +90,8 @@ static bool has_memory(pid_t pid)
     return readlink(path, target, sizeof target) > 0;
 }
 
-int stragglers_is_one(const struct stragglers_marks *marks, pid_t pid)
+/* 1, 0, or -EAGAIN: it is being exec'd at this moment, and cannot be told from others. */
+static int is_one(const struct stragglers_marks *marks, pid_t pid)
 {
     bool no_environment, no_maps, no_words;
     if (any_part(pid, "environ", 0, is_its_variable, marks, &no_environment) ||
@@ -89,21 +104,60 @@ int stragglers_is_one(const struct stragglers_marks *marks, pid_t pid)
     return no_words && has_memory(pid) ? -EAGAIN : 0;
 }
 
-uint32_t stragglers_find(const struct stragglers_marks *marks, void (*each)(void *arg, pid_t pid),
-                         void *arg)
+/* Whether PID was one and has been killed. */
+static bool end_one(const struct stragglers_marks *marks, pid_t pid)
 {
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (pidfd < 0)
+        return false;
+    /* Once more: the number may have been another's when the process was looked at. */
+    bool found = is_one(marks, pid) > 0;
+    if (found)
+        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    close(pidfd);
+    return found;
+}
+
+struct look {
+    uint32_t met;     /* and killed */
+    uint32_t unclear; /* in the middle of an exec */
+};
+
+static struct look look_at_all(const struct stragglers_marks *marks)
+{
+    struct look look = {0};
     DIR *proc = opendir("/proc");
-    uint32_t unclear = 0;
     for (struct dirent *entry; proc && (entry = readdir(proc));) {
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-        int is_one = pid > 0 ? stragglers_is_one(marks, pid) : 0;
-        if (is_one > 0)
-            each(arg, pid);
-        unclear += is_one == -EAGAIN;
+        int found = pid > 0 ? is_one(marks, pid) : 0;
+        look.met += found > 0 && end_one(marks, pid);
+        look.unclear += found == -EAGAIN;
     }
     if (proc)
         closedir(proc);
-    return unclear;
+    return look;
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+void stragglers_end(const struct stragglers_marks *marks)
+{
+    uint64_t begun = now_ms(), took_ms = 0;
+    int wait_ms = SOONEST_MS;
+    for (int quiet = 0; quiet < QUIET_LOOKS && took_ms < HUNT_MS; took_ms = now_ms() - begun) {
+        struct look look = look_at_all(marks);
+        if (look.met > 0 || (look.unclear > 0 && took_ms < UNCLEAR_MS))
+            quiet = 0;
+        else
+            quiet++;
+        poll(NULL, 0, wait_ms);
+        wait_ms = 2 * wait_ms < LATEST_MS ? 2 * wait_ms : LATEST_MS;
+    }
 }
 
 /* ---- below ---- */

@@ -11,7 +11,6 @@
 #define EDM_CLIENT_STRAGGLERS_H
 
 #include <stdbool.h>
-#include <stdint.h>
 #include <sys/types.h>
 
 /* What the run's processes have, both at most 127 characters. */
@@ -20,14 +19,9 @@ struct stragglers_marks {
     const char *socket; /* path that EDM_AGENT names */
 };
 
-/* Whether PID is of the run: 1 or 0. -EAGAIN: it is being exec'd at this moment, and cannot be told
- * from others. */
-int stragglers_is_one(const struct stragglers_marks *marks, pid_t pid);
-
-/* Calls EACH with every process of the run on this machine. Returns how many processes were just
- * being exec'd: look again. */
-uint32_t stragglers_find(const struct stragglers_marks *marks, void (*each)(void *arg, pid_t pid),
-                         void *arg);
+/* Kills all that are left on this machine. Looks until it has found nobody twice, for some seconds
+ * at most: whoever starts another is found, or the other is. Blocks. */
+void stragglers_end(const struct stragglers_marks *marks);
 
 /* Calls EACH with the descendants of PID; where it returns false, not with those below that one. */
 void stragglers_below(pid_t pid, bool (*each)(void *arg, pid_t pid), void *arg);
