@@ -57,6 +57,7 @@ struct server {
     uint32_t free;        /* the first place that is free */
     uint32_t first, last; /* those that may have something to be read or sent */
     uint64_t current;     /* whose request was given out last, by name; NOBODY */
+    void *left;           /* the body of that, when its peer was closed since */
     uint32_t nshaking;    /* not up yet */
     uint64_t turned_ms;
     size_t held;
@@ -120,6 +121,9 @@ static void close_peer(struct server *server, uint32_t place)
     server->nadmitted -= peer->is_admitted;
     server->nshaking -= connection_step(peer->connection) != CONNECTION_UP;
     server->held -= peer->held;
+    /* Its request may still be being answered: an answer to one before it has failed. */
+    if (name_of(server, place) == server->current)
+        server->left = connection_take_body(peer->connection);
     connection_destroy(&peer->connection);
     if (peer->is_queued)
         return;
@@ -356,6 +360,8 @@ static void let_go(struct server *server)
     uint32_t place = (uint32_t)server->current;
 
     server->current = NOBODY;
+    free(server->left);
+    server->left = NULL;
     if (peer == NULL)
         return;
     free(connection_take_body(peer->connection));
@@ -495,6 +501,7 @@ void server_destroy(struct server **server)
     for (uint32_t i = 0; i < (*server)->npeers; i++)
         connection_destroy(&(*server)->peers[i].connection);
     free((*server)->peers);
+    free((*server)->left);
     listener_destroy(&(*server)->listener);
     if ((*server)->epoll >= 0)
         close((*server)->epoll);
