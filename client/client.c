@@ -46,8 +46,9 @@ struct run {
     char region[WIRE_MAX_NAME_BYTES + 1];
     char path[PATH_MAX];
     struct run_dir dir;
-    int device_fd, guard_fd, signal_fd, error_fd, program_fd, control_fd;
-    pid_t guard, program;
+    struct guard *guard;
+    int device_fd, signal_fd, error_fd, program_fd, control_fd;
+    pid_t program;
     struct private_dms dms;
     char *endpoints[1]; /* the private DMS's */
     struct shard_set set;
@@ -103,7 +104,7 @@ static int open_store(struct run *run, char *why, size_t why_cap)
     run->set.endpoints = run->config->dms;
     run->set.nshards = (uint32_t)run->config->ndms;
     if (run->config->ndms == 0) {
-        int err = private_dms_start(&run->dms, run->self, run->dir.store, run->guard_fd);
+        int err = private_dms_start(&run->dms, run->self, run->dir.store, guard_fd(run->guard));
         if (err) {
             snprintf(why, why_cap, "cannot start the private DMS: %s", strerror(-err));
             return err;
@@ -136,9 +137,10 @@ static int open_pager(struct run *run)
         .socket = run->dir.socket,
         .agent = run->dir.agent,
         .device_fd = run->device_fd,
-        .guard_fd = run->guard_fd,
+        .guard_fd = guard_fd(run->guard),
         .follow = run->config->follow,
         .region = run->region,
+        .remove_ms = run->config->ndms > 0 ? REMOVE_MS : 0,
     };
     return pager_new(&run->pager, &config, &run->set);
 }
@@ -173,7 +175,7 @@ static int start_program(struct run *run)
         run->program = pid;
         run->program_fd = (int)syscall(SYS_pidfd_open, pid, 0);
         pager_set_program(run->pager, pid);
-        guard_end_with_us(run->guard_fd, pid);
+        guard_end_with_us(guard_fd(run->guard), pid);
         if (run->is_static) {
             pager_let_go(run->pager, go[1]);
             return 0;
@@ -242,7 +244,7 @@ static void on_dms_end(struct run *run)
         return;
     }
     log_error("Client", "the private DMS ended (%s): starting it again on its pages", words);
-    int err = private_dms_start(&run->dms, run->self, run->dir.store, run->guard_fd);
+    int err = private_dms_start(&run->dms, run->self, run->dir.store, guard_fd(run->guard));
     if (err) {
         log_fatal("Client", "cannot start the private DMS: %s", strerror(-err));
         end_program(run, FAILED);
@@ -264,6 +266,13 @@ static bool is_stranger(const struct run *run, pid_t pid)
     return false;
 }
 
+/* The program's first process, and what is not the program's. */
+static bool is_known(const struct run *run, pid_t pid)
+{
+    return pid == run->program || pid == run->dms.pid ||
+           (run->guard && pid == guard_pid(run->guard)) || is_stranger(run, pid);
+}
+
 /* Daemons the program has left behind became our children (see PR_SET_CHILD_SUBREAPER below). Who
  * is our child, of the main thread; false when that cannot be known. */
 static bool each_child(struct run *run, void (*each)(struct run *run, pid_t pid))
@@ -273,8 +282,7 @@ static bool each_child(struct run *run, void (*each)(struct run *run, pid_t pid)
         return false;
     int pid;
     while (fscanf(file, "%d", &pid) == 1)
-        if (pid != run->dms.pid && pid != run->guard && pid != run->program &&
-            !is_stranger(run, pid))
+        if (!is_known(run, pid))
             each(run, pid);
     fclose(file);
     return true;
@@ -527,7 +535,6 @@ int client_run(const struct client_config *config, const char *self)
     static struct run run;
     run = (struct run){.config = config,
                        .self = self,
-                       .guard_fd = -1,
                        .signal_fd = -1,
                        .error_fd = -1,
                        .program_fd = -1,
@@ -563,7 +570,12 @@ int client_run(const struct client_config *config, const char *self)
         close_fd(run.device_fd);
         return FAILED;
     }
-    int err = guard_start(run.dir.path, &run.guard_fd, &run.guard);
+    if (!config->follow)
+        run_dir_may_be_outlived(&run.dir);
+    const struct guard_config guarded = {.directory = run.dir.path,
+                                         .whole_tree = config->follow,
+                                         .marks = {run.dir.agent, run.dir.socket}};
+    int err = guard_start(&run.guard, &guarded);
     if (err) {
         log_fatal("Client", "cannot start the guard process: %s", strerror(-err));
         rmdir(run.dir.path);
@@ -574,7 +586,7 @@ int client_run(const struct client_config *config, const char *self)
         else
             code = run_program(&run);
         close_store(&run);
-        guard_finish(run.guard_fd, run.guard);
+        guard_finish(&run.guard);
     }
     close_fd(run.dir.listen_fd);
     close_fd(run.control_fd);

@@ -19,8 +19,6 @@ enum {
     RETRY_US = 50, /* the program's mappings are changing: about one wake-up */
     PUBLISH_US = 50000,
     IDLE_US = 100000,
-    LAST_US = 2000000, /* for what is still to be said to the shards at the end */
-    LAST_POLL_MS = 20,
     DYING_US = 2000,        /* an image is ending and may need something of us for it */
     GREETINGS_AT_ONCE = 64, /* waited for; there may be more */
     FOUND_AT_ONCE = 1024,
@@ -297,12 +295,9 @@ static void end_all(struct pager *pager)
     while (pager->spaces)
         space_end(pager->spaces);
     implants_end(pager); /* none of what has ended now goes on */
-    uint64_t begun = rpc_now_us();
-    while (!pager->failed && rpc_outstanding(pager->rpc) > 0 && rpc_now_us() - begun < LAST_US) {
-        struct pollfd fds[CONFIG_MAX_SHARDS];
-        if (rpc_process(pager->rpc) == 0 &&
-            poll(fds, rpc_poll_fds(pager->rpc, fds), LAST_POLL_MS) < 0 && errno != EINTR)
-            break;
+    if (pager->config.remove_ms > 0) {
+        space_release_all(pager);
+        regions_end(pager);
     }
 }
 
@@ -366,6 +361,7 @@ static void free_parts(struct pager **pager)
         memset(space->batch_used, 0, sizeof space->batch_used);
         space->brake.count = 0; /* the tracer has ended, and with it the tracing */
         space->region_answers = 0;
+        space->region_state = REGION_NONE;
         fetch_free_all(space);
         space_reap(p);
     }

@@ -31,6 +31,9 @@ struct pager_config {
     int guard_fd;       /* where to send the userfaultfds for safe keeping; not owned */
     bool follow;        /* manage the program's children too */
     const char *region; /* its name; not owned */
+    /* How long to wait in the end until children's regions are removed. 0: the store goes as well.
+     */
+    uint32_t remove_ms;
 };
 
 /* One image of one process. */

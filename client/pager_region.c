@@ -4,6 +4,7 @@
 
 #include "../ini/log.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,6 +24,8 @@ static int ask_all(struct space *space, uint8_t method, const struct store_regio
     struct pager *pager = space->pager;
     struct wire_request *request = &pager->request;
     for (uint32_t shard = 0; shard < pager->set->nshards; shard++) {
+        if (method == WIRE_REMOVE && source->ids[shard] == 0)
+            continue; /* it has not answered when it was to be made */
         memset(request, 0, sizeof *request);
         request->method = method;
         request->region = source ? source->ids[shard] : 0;
@@ -64,7 +67,7 @@ static void on_region(void *arg, struct rpc_answer *answer)
         fail(space, space->region_opened ? "opened" : "branched", answer->detail);
         return;
     }
-    if (space->region_answers > 0 || space->pager->failed)
+    if (space->region_answers > 0 || (space->pager->failed && !space->dead))
         return;
     if (space->region_opened) {
         on_opened(space);
@@ -106,7 +109,9 @@ static void on_remove(void *arg, struct rpc_answer *answer)
 {
     struct space *space = arg;
     space->region_answers--;
-    if (answer->status != WIRE_OK && answer->status != WIRE_NOT_FOUND)
+    if (answer->status == WIRE_OK || answer->status == WIRE_NOT_FOUND)
+        space->region_removed++;
+    else
         log_warn("Pager", "region %s: removing it: %s %s", space->region_name,
                  wire_status_name(answer->status), answer->detail);
 }
@@ -119,4 +124,43 @@ void region_remove(struct space *space)
     int err = ask_all(space, WIRE_REMOVE, &space->region, on_remove);
     if (err)
         log_warn("Pager", "region %s cannot be removed: %s", space->region_name, strerror(-err));
+}
+
+/* ---- the end ---- */
+
+static bool is_left(const struct space *space)
+{
+    return space->owns_region && (space->region_state != REGION_NONE || space->region_answers > 0);
+}
+
+static bool any_is_left(struct pager *pager)
+{
+    bool any = false;
+    for (struct space *space = pager->dying; space; space = space->next) {
+        /* Some shard has refused it, or has not answered for too long. */
+        if (is_left(space) && space->region_answers == 0) {
+            space->region_state = REGION_READY;
+            if (!space->region_opened)
+                space->region.epoch = 1;
+            region_remove(space);
+        }
+        any = any || is_left(space);
+    }
+    return any;
+}
+
+void regions_end(struct pager *pager)
+{
+    enum { LOOK_MS = 20 };
+    uint64_t begun = rpc_now_us();
+    while (any_is_left(pager) && rpc_now_us() - begun < 1000ull * pager->config.remove_ms) {
+        struct pollfd fds[CONFIG_MAX_SHARDS];
+        if (rpc_process(pager->rpc) == 0 && poll(fds, rpc_poll_fds(pager->rpc, fds), LOOK_MS) < 0 &&
+            errno != EINTR)
+            break;
+    }
+    for (const struct space *space = pager->dying; space; space = space->next)
+        if (is_left(space))
+            log_warn("Pager", "region %s could be removed from %u of %u shards only",
+                     space->region_name, space->region_removed, pager->set->nshards);
 }

@@ -1,6 +1,7 @@
 #include "run_dir.h"
 
 #include "agent_image.h"
+#include "agent/agent_proto.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -91,6 +92,11 @@ int run_dir_make(struct run_dir *dir, char *why, size_t why_cap)
     snprintf(dir->socket, sizeof dir->socket, "%s/socket", dir->path);
     snprintf(dir->store, sizeof dir->store, "%s/dms", dir->path);
     return 0;
+}
+
+void run_dir_may_be_outlived(struct run_dir *dir)
+{
+    snprintf(dir->socket, sizeof dir->socket, "%s/socket" AGENT_MAY_OUTLIVE, dir->path);
 }
 
 static int write_agent(const char *path)

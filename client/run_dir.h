@@ -33,6 +33,10 @@ bool run_dir_is_name(const char *name);
 int run_dir_make(struct run_dir *dir, char *why, size_t why_cap)
     __attribute__((warn_unused_result));
 
+/* Between the two: processes may live longer than the run, and are to go on then. The socket's name
+ * tells them so (agent_proto.h). */
+void run_dir_may_be_outlived(struct run_dir *dir);
+
 /* Puts the agent's file and socket into it. 0 or -errno, with a line in WHY. */
 int run_dir_fill(struct run_dir *dir, char *why, size_t why_cap)
     __attribute__((warn_unused_result));

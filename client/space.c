@@ -243,12 +243,22 @@ void space_end(struct space *space)
 
 static bool is_referred_to(const struct space *space)
 {
-    if (brake_is_busy(&space->brake) || space->region_answers > 0 || space_has_batches(space))
+    /* A region that is still being made when nothing is asked for any more is removed in the end.
+     */
+    if (brake_is_busy(&space->brake) || space->region_answers > 0 ||
+        space->region_state == REGION_OPENING || space_has_batches(space))
         return true;
     for (int i = 0; i < SPACE_FETCHES; i++)
         if (space->fetches[i].state != FETCH_FREE)
             return true;
     return false;
+}
+
+void space_release_all(struct pager *pager)
+{
+    for (struct space *space = pager->dying; space; space = space->next)
+        if (!space->released)
+            release(space);
 }
 
 void space_reap(struct pager *pager)

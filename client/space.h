@@ -103,6 +103,7 @@ struct space {
     struct store_region region;
     enum region_state region_state;
     uint32_t region_answers; /* still to come */
+    uint32_t region_removed; /* by so many shards */
     bool region_opened;      /* the answers are those to OPEN, not to BRANCH */
     bool owns_region;        /* made for this space: goes with it */
     char region_name[WIRE_MAX_NAME_BYTES + 1];
@@ -235,6 +236,7 @@ bool space_is_left_alone(const struct space *space); /* --follow=no: its memory 
 bool space_has_batches(const struct space *space);   /* pages are on their way into the store */
 uint64_t space_pages_out(const struct space *space); /* pages the program would miss */
 void space_end(struct space *space);                 /* the image is gone */
+void space_release_all(struct pager *pager);         /* the end: no child needs what a parent had */
 void space_reap(struct pager *pager);                /* frees what nothing refers to any more */
 
 /* pager.c */
@@ -307,6 +309,8 @@ void region_open(struct space *space);
 int region_branch(struct space *space, const struct space *parent)
     __attribute__((warn_unused_result));
 void region_remove(struct space *space);
+/* All have ended: waits, not for ever, until their regions are removed, and says which are left. */
+void regions_end(struct pager *pager);
 
 /* pager_look.c */
 void look_tick(struct space *space, uint64_t now_us);

@@ -46,6 +46,7 @@ enum {
     LEVEL_SOCKET = 1,
     CONTROL_RIGHTS = 1,
     SIGNAL_KILL = 9,
+    TRIES = 3,
 };
 
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
@@ -165,7 +166,10 @@ static long receive_message(int sock, void *to, unsigned long cap_bytes, int fds
     header.control = &control;
     header.control_len = sizeof control;
     fds[0] = fds[1] = -1;
-    long got = sys3(__NR_recvmsg, sock, (long)&header, MESSAGE_CMSG_CLOEXEC);
+    long got;
+    do {
+        got = sys3(__NR_recvmsg, sock, (long)&header, MESSAGE_CMSG_CLOEXEC);
+    } while (got == -EINTR);
     if (got < 0)
         return got;
     if (header.control_len >= CONTROL_HEADER_BYTES && control.type == CONTROL_RIGHTS) {
@@ -200,7 +204,10 @@ static int send_fds(int sock, void *from, unsigned long len_bytes, const int *fd
         header.control = &control;
         header.control_len = sizeof control;
     }
-    long sent = sys3(__NR_sendmsg, sock, (long)&header, MESSAGE_NOSIGNAL);
+    long sent;
+    do {
+        sent = sys3(__NR_sendmsg, sock, (long)&header, MESSAGE_NOSIGNAL);
+    } while (sent == -EINTR);
     return sent == (long)len_bytes ? 0 : sent < 0 ? (int)sent : -EPROTO;
 }
 
@@ -405,8 +412,6 @@ static void serve(void *arg)
     for (;;) {
         int fds[2];
         long got = receive_message(agent->sock, &agent->command, sizeof agent->command, fds);
-        if (got == -EINTR)
-            continue;
         if (got < (long)offsetof(struct agent_command, runs))
             end_program();
         if (agent->command.op == AGENT_EVICT)
@@ -546,6 +551,7 @@ extern int pthread_atfork(void (*)(void), void (*)(void), void (*)(void))
     __attribute__((weak, visibility("default")));
 
 static char pager_path[108];
+static int is_loaded; /* by the dynamic linker, and not put in */
 static uint64_t tid_address;
 
 static void report(uint32_t kind);
@@ -636,6 +642,39 @@ static long start_thread(struct agent *agent)
     return tid;
 }
 
+static unsigned long length(const char *words)
+{
+    unsigned long len = 0;
+    while (words[len])
+        len++;
+    return len;
+}
+
+static int may_outlive(const char *path)
+{
+    const char *end = AGENT_MAY_OUTLIVE;
+    unsigned long len = length(path), end_len = length(end);
+    if (len < end_len)
+        return 0;
+    for (unsigned long i = 0; i < end_len; i++)
+        if (path[len - end_len + i] != end[i])
+            return 0;
+    return 1;
+}
+
+/* The pager has died, and was not killed together with this process because it did not know it. In
+ * a child the standard streams may be anything. */
+static void outlive(uint32_t kind)
+{
+    static const char words[] =
+        "edm: edm has died: a program that was just started under it is ended\n";
+    if (may_outlive(pager_path))
+        return;
+    if (kind == AGENT_IMAGE)
+        sys3(__NR_write, 2, (long)words, sizeof words - 1);
+    end_program();
+}
+
 /* Everything between welcome and go. The thread got a copy of the descriptors: all of them here
  * are closed again, whatever comes of it. */
 static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welcome,
@@ -684,22 +723,42 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
             sys3(__NR_close, uffds[i], 0, 0);
 }
 
-/* Says hello, and does what the pager says. */
-static void report(uint32_t kind)
+/* Says hello, and does what the pager says. False: it has hung up without a word. */
+static int greet(int sock, uint32_t kind)
 {
-    int sock = connect_pager(pager_path);
-    if (sock < 0)
-        return; /* the pager notices that nobody came, and says so */
     struct agent_hello hello = make_hello(kind);
-    struct agent_welcome welcome = {AGENT_LEAVE_ALONE, 0, 0};
+    struct agent_welcome welcome;
     int given[2] = {-1, -1};
-    if (send_fds(sock, &hello, sizeof hello, NULL, 0) == 0 &&
-        receive_fds(sock, &welcome, sizeof welcome, given) == 0 && welcome.verdict == AGENT_MANAGE)
+    int answered = send_fds(sock, &hello, sizeof hello, NULL, 0) == 0 &&
+                   receive_fds(sock, &welcome, sizeof welcome, given) == 0;
+    if (answered && welcome.verdict == AGENT_MANAGE)
         join_pager(sock, kind, &welcome, given);
     for (int i = 0; i < 2; i++)
         if (given[i] >= 0)
             sys3(__NR_close, given[i], 0, 0);
     sys3(__NR_close, sock, 0, 0);
+    return answered;
+}
+
+/* Whether that is what connecting ends in when the pager has died. Its directory is removed then;
+ * but only who has just loaded this from there must be able to see it: others may have changed
+ * their root. */
+static int is_death(int err, uint32_t kind)
+{
+    return err == -ECONNREFUSED || (err == -ENOENT && kind == AGENT_IMAGE && is_loaded);
+}
+
+/* A pager that is about to be dead takes connections until it is. One that lives and hangs up does
+ * not want us: the process is none of the program's. */
+static void report(uint32_t kind)
+{
+    for (int i = 0; i < TRIES; i++) {
+        int sock = connect_pager(pager_path);
+        if (sock < 0 && is_death(sock, kind))
+            outlive(kind);
+        if (sock < 0 || greet(sock, kind))
+            return; /* no descriptor is free: the pager notices that nobody came, and says so */
+    }
 }
 
 /* musl hands constructors nothing, but has this set by then. glibc does hand it on, and runs us
@@ -718,6 +777,7 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
         return;
     for (unsigned i = 0; path[i] && i < sizeof pager_path - 1; i++)
         pager_path[i] = path[i];
+    is_loaded = 1;
     find_tid_address();
     report(AGENT_IMAGE);
 }

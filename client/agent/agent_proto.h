@@ -23,12 +23,18 @@
  * descriptor in place of the one the agent opened.
  *
  * When either end hangs up the other is gone: the pager takes a hang-up as exec or exit, the agent
- * takes it as the death of the pager and ends the program (which must not run on without it).
+ * takes it as the death of the pager and ends the program (which must not run on without it). So it
+ * does when nobody listens at the path any more, unless that ends in AGENT_MAY_OUTLIVE. A pager
+ * that hangs up on hello without a word is asked again: one that is dying will listen no more, one
+ * that lives does not want the process.
  */
 #ifndef EDM_CLIENT_AGENT_AGENT_PROTO_H
 #define EDM_CLIENT_AGENT_AGENT_PROTO_H
 
 #include <stdint.h>
+
+/* With --follow=no children may live longer than the pager. They go on natively then. */
+#define AGENT_MAY_OUTLIVE "-may-be-gone"
 
 enum {
     AGENT_MAGIC = 0x45444d31, /* "EDM1" */

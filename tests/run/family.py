@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import unittest
 
-from harness import FILL, Case, children_of, family_of, is_alive, main, tool, wait_until
+from harness import FILL, Case, children_of, exe_of, family_of, is_alive, main, tool, wait_until
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "proto"))
 import edm_wire as wire  # noqa: E402
@@ -119,6 +120,21 @@ if pid == 0:
     os.execv("/bin/sh", ["sh", "-c", "exit 6"])
 assert os.waitpid(pid, 0)[1] == 6 << 8
 check(block, 1)
+print("ok")
+"""), "ok\n")
+
+
+    @unittest.skipUnless(os.getuid() == 0, "chroot is root's")
+    def test_in_another_root(self):
+        """From where EDM's socket cannot be reached: what is forked there goes on."""
+        self.assertEqual(self.run_python("""
+block = fill(1)
+os.chroot(".")
+pid = os.fork()
+check(block, 1)
+if pid == 0:
+    os._exit(5)
+assert os.waitpid(pid, 0)[1] == 5 << 8
 print("ok")
 """), "ok\n")
 
@@ -261,6 +277,91 @@ check(block, 1)
         self.assertEqual(regions(), [])
 
 
+class Regions(Family):
+    """A parent and its child are killed while the DMS is away: edm ends when their regions have been removed."""
+
+    def start_pair(self):
+        self.dms, self.port = self.start_dms()
+        client = self.start_python("""
+block = fill(1)
+pid = os.fork()
+check(block, 1)
+say("two" if pid else "one", str(os.getpid()))
+time.sleep(300)
+""", options=[f"--dms=tcp://127.0.0.1:{self.port}", "--region=family", "--wait=60"])
+        pids = [int(self.wait_for_file(name)) for name in ("one", "two")]
+        self.assertEqual(self.regions(), ["family", "family.1"])
+        return client, pids
+
+    def regions(self):
+        store = wire.Client(f"tcp://127.0.0.1:{self.port}", "family.py")
+        try:
+            return [region.name for region in store.list()]
+        finally:
+            store.close()
+
+    def end_pair(self, client, pids):
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        self.assertTrue(wait_until(lambda: not any(is_alive(pid) for pid in pids)))
+        time.sleep(2.5)  # of the 5 s that edm waits
+        self.assertIsNone(client.poll())
+
+    def check_all_removed(self, client):
+        self.assertEqual(client.wait(LONG_S), 128 + signal.SIGKILL)
+        self.assertEqual(self.regions(), [])
+        self.assertNotIn("could be removed", self.read("log"))
+
+    def test_dms_is_stopped(self):
+        client, pids = self.start_pair()
+        self.dms.send_signal(signal.SIGSTOP)
+        self.end_pair(client, pids)
+        self.dms.send_signal(signal.SIGCONT)
+        self.check_all_removed(client)
+
+    def test_dms_is_killed(self):
+        client, pids = self.start_pair()
+        self.dms.kill()
+        self.dms.wait()
+        self.end_pair(client, pids)
+        self.start_dms(port=self.port)
+        self.check_all_removed(client)
+
+    def test_dms_is_stopped_before_the_fork(self):
+        """The child's region is still to be made."""
+        self.dms, self.port = self.start_dms()
+        client = self.start_python("""
+block = fill(1)
+def fork():
+    return os.fork()
+if fork() == 0:
+    os._exit(0)
+os.wait()
+say("one", str(os.getpid()))
+while not os.path.exists("go"):
+    time.sleep(0.01)
+fork()
+check(block, 1)
+""", options=[f"--dms=tcp://127.0.0.1:{self.port}", "--region=family", "--wait=60"])
+        pid = int(self.wait_for_file("one"))
+        self.dms.send_signal(signal.SIGSTOP)
+        with open(self.path("go"), "w", encoding="utf-8"):
+            pass
+        # It may need a page for that, and wait for it.
+        children = wait_until(lambda: children_of(pid), 3)
+        self.end_pair(client, [*children, pid])
+        self.dms.send_signal(signal.SIGCONT)
+        self.check_all_removed(client)
+
+    def test_dms_stays_away(self):
+        client, pids = self.start_pair()
+        self.dms.send_signal(signal.SIGSTOP)
+        self.end_pair(client, pids)
+        self.assertEqual(client.wait(LONG_S), 128 + signal.SIGKILL)
+        for name in ("family", "family[.]1"):
+            self.assertRegex(self.read("log"), f"region {name} could be removed from 0 of 1 shards only")
+
+
 DAEMON = """
 block = fill(1)
 if os.fork():
@@ -356,7 +457,80 @@ os._exit(0)
 """
 
 
+# Each starts the next, and is gone: there is always one that was started and has not reported yet.
+CHAIN = """
+[ -e stop ] || sh chain &
+env -i true
+"""
+FORKS = """
+block = fill(1, 4)
+while not os.path.exists("stop"):
+    if os.fork():
+        os._exit(0)
+    check(block[:4096], 1)
+"""
+
+
 class Deaths(Family):
+    def living_here(self):
+        """Whose working directory is ours: all that the program has started, whatever their environment."""
+        found = []
+        for name in os.listdir("/proc"):
+            try:
+                if name.isdigit() and os.readlink(f"/proc/{name}/cwd") == self.dir and is_alive(name):
+                    found.append(int(name))
+            except OSError:
+                pass
+        return found
+
+    def test_client_while_it_starts_programs(self):
+        """Who was started and has not reported yet ends too."""
+        for name, words in (("chain", CHAIN), ("forks", BLOCK + FORKS)):
+            with open(self.path(name), "w", encoding="utf-8") as file:
+                file.write(words)
+        self.addCleanup(lambda: open(self.path("stop"), "w", encoding="utf-8").close())
+        for delay in range(5):
+            client = self.start_client("sh", "-c", f"sh chain & sh chain & {PYTHON} forks", options=[LOCAL], cwd=self.dir,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            time.sleep(0.4 + 0.07 * delay)
+            self.assertIsNone(client.poll(), "edm has ended")
+            client.kill()
+            client.wait()
+            wait_until(lambda: not self.living_here() and not self.files(), 30)
+            self.assertEqual([(pid, exe_of(pid)) for pid in self.living_here()], [])
+            self.assert_no_files()
+            self.check_last_words(client, "(Killed\n)?")
+
+    def start_after_edm(self, *options):
+        """Starts a program as one of the run's, when edm has died and its guard has done nothing yet."""
+        client = self.start_client("sleep", "100", options=options)
+        program = self.wait_for_program(client)
+        self.assertTrue(wait_until(lambda: b"EDM_AGENT" in environment_of(program)))
+        names = (b"LD_PRELOAD", b"EDM_AGENT", b"PATH")
+        environment = dict(word.split(b"=", 1) for word in environment_of(program).split(b"\0") if b"=" in word)
+        guard, = [pid for pid in children_of(client.pid) if name_of(pid) == "edm-guard"]
+        os.kill(guard, signal.SIGSTOP)
+        client.kill()
+        client.wait()
+        done = subprocess.run(["sh", "-c", "(echo forked); sh -c 'echo started'"], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env={name: environment[name] for name in names}, check=False)
+        os.kill(guard, signal.SIGCONT)
+        self.assert_all_gone([program, guard], GONE_S)
+        return done
+
+    def test_started_after_edm(self):
+        done = self.start_after_edm()
+        self.assertEqual((done.returncode, done.stdout), (-signal.SIGKILL, b""))
+        self.assertRegex(done.stderr, rb"^edm: edm has died: .*\n$")
+
+    def test_started_after_edm_but_left_alone(self):
+        done = self.start_after_edm("--follow=no")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"forked\nstarted\n", b""))
+
+    def check_last_words(self, client, of_a_shell=""):
+        """Nothing but that a program was ended because edm has died."""
+        self.assertRegex(client.stderr.read().decode(), f"^({of_a_shell}(edm: edm has died: [^\n]*\n)?)*$")
+
     def start_tree(self, *options):
         client = self.start_python(TREE, options=options)
 
@@ -382,7 +556,7 @@ class Deaths(Family):
             client.kill()
             client.wait()
             self.assert_all_gone(pids, GONE_S)
-            self.assertEqual(client.stderr.read(), b"")
+            self.check_last_words(client)
 
     def test_program(self):
         """Its children live on, and edm with them."""
@@ -452,6 +626,16 @@ for round in range(12):
     assert os.read(reader, 1) == b"k", round
     os.close(reader)
 """)
+
+
+def environment_of(pid):
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        return file.read()
+
+
+def name_of(pid):
+    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        return file.read().strip()
 
 
 if __name__ == "__main__":

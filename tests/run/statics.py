@@ -2,6 +2,7 @@
 """statics.py EDM TOOLS [CLASS]: programs that load nothing when they start, and so no agent: statically
 linked ones and Go's."""
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -67,6 +68,13 @@ class Static(Managed):
     def test_left_alone(self):
         figures, _ = self.managed("dash", "-c", f"{STATIC} verify 48 1; exit $?", options=["--follow=no"])
         self.assertEqual((figures["images"], figures["pages_put"]), (1, 0))
+
+    @unittest.skipUnless(os.getuid() == 0, "chroot is root's")
+    def test_in_another_root(self):
+        """Where it cannot reach EDM it runs natively, and the log says so."""
+        shutil.copy(STATIC, self.path("static"))
+        self.managed("sh", "-c", f"/usr/sbin/chroot {self.dir} /static verify {MORE_THAN_LOCAL} 1")
+        self.assertIn("It is not managed", self.read("log"))
 
     def test_runs_another(self):
         code = "b = bytearray(64 << 20); b[::4096] = bytes(i % 251 for i in range(len(b) >> 12)); " \

@@ -123,8 +123,7 @@ class Dms:
         store = wire.Client(f"tcp://127.0.0.1:{self.port}", "stress.py")
         try:
             names = [region.name for region in store.list()]
-            # A child's may be left where a DMS was away when edm ended: see DESIGN.md, "Death".
-            return [name for name in names if name not in Run.excused and "." not in name]
+            return [name for name in names if name not in Run.excused and name.split(".")[0] not in Run.killed_edms]
         except wire.NoAnswer:
             return None
         finally:
@@ -156,7 +155,8 @@ class Dms:
 class Run:
     """One program under an edm."""
     made = 0
-    excused = set()  # regions of theirs may be left
+    excused = set()  # regions that an edm has said it could not remove
+    killed_edms = set()  # whose regions, and children's, may be left
 
     def __init__(self, chance, dmss):
         Run.made += 1
@@ -219,8 +219,9 @@ class Run:
                         f"{self.read('log')[-3000:]}")
         if not wait_until(lambda: not os.listdir(self.path("tmp")), GONE_S):
             raise Wrong(f"{self.name}: files are left: {os.listdir(self.path('tmp'))}")
-        if self.killed == "edm" or "could be removed from" in self.read("log"):
-            Run.excused.add(f"run{self.number}")
+        if self.killed == "edm":
+            Run.killed_edms.add(f"run{self.number}")
+        Run.excused.update(re.findall("region ([^ ]*)(?: could be removed from|: removing it)", self.read("log")))
         took = time.monotonic() - self.begun
         say(f"{self.number} {self.name} at {self.local_mib}M: {took:.0f} s"
             f"{', killed: ' + self.killed if self.killed else ''}")
