@@ -295,10 +295,9 @@ static void end_all(struct pager *pager)
     while (pager->spaces)
         space_end(pager->spaces);
     implants_end(pager); /* none of what has ended now goes on */
-    if (pager->config.remove_ms > 0) {
-        space_release_all(pager);
+    space_release_all(pager);
+    if (pager->config.remove_ms > 0)
         regions_end(pager);
-    }
 }
 
 static void *run(void *arg)

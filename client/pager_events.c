@@ -3,6 +3,7 @@
 #include "space.h"
 
 #include "guard.h"
+#include "program.h"
 #include "uffd.h"
 #include "../ini/log.h"
 
@@ -290,15 +291,36 @@ void events_believe(struct space *space)
     memmove(space->waiting, space->waiting + done, space->nwaiting * sizeof *space->waiting);
 }
 
+/* In a pid namespace of its own a process has the number of somebody else here. What is left alone
+ * (--follow=no) need not be below us. */
+static bool is_its_number(const struct space *space, int32_t tid)
+{
+    return space_is_left_alone(space) || program_is_below(tid, getpid());
+}
+
+/* Some of what its parent had is lost, and it must not see that. */
+static void end_doomed(struct space *space, int32_t tid)
+{
+    if (is_its_number(space, tid)) {
+        kill(tid, SIGKILL);
+        return;
+    }
+    log_fatal("Pager", "a child was forked in a pid namespace of its own while its parent was "
+                       "killed, and lacks some of its memory: the program is ended");
+    pager_fail(space->pager);
+}
+
 /* Of a child that has not reported all we learn is who faults. */
 static void learn(struct space *space, const struct uffd_msg *message)
 {
     int32_t tid = (int32_t)message->arg.pagefault.feat.ptid;
-    if (space->first_tid == 0)
+    if (space->first_tid == 0 && is_its_number(space, tid)) {
         guard_end_with_us(space->pager->config.guard_fd, tid);
+        fork_find_wiped(space, tid);
+    }
     space->first_tid = tid;
     if (space->doomed)
-        kill(tid, SIGKILL);
+        end_doomed(space, tid);
     if (message->arg.pagefault.address / PAGE_BYTES == space->mark)
         space->marked_tid = tid;
 }

@@ -65,11 +65,21 @@ static int copy_tables(struct space *child, const struct space *parent)
     page_table_destroy(&child->table);
     area_map_destroy(&child->areas);
     int err = page_table_copy(&child->table, parent->table);
-    if (!err)
-        err = area_map_copy(&child->areas, parent->areas);
-    if (!err && parent->proc)
-        err = proc_map_walk_wiped(parent->proc, wipe, child);
-    return err == -ESRCH ? 0 : err; /* the parent has been killed since */
+    return err ? err : area_map_copy(&child->areas, parent->areas);
+}
+
+void fork_find_wiped(struct space *child, pid_t pid)
+{
+    uint64_t had = page_table_count(child->table, PAGE_RESIDENT);
+    child->wiped = true;
+    int err = proc_map_walk_wiped(pid, wipe, child);
+    child->fork_base -= had - page_table_count(child->table, PAGE_RESIDENT);
+    if (!err || err == -ESRCH)
+        return;
+    log_fatal("Pager",
+              "cannot see what %d, which was forked, has of its parent: %s: the program is ended",
+              (int)pid, strerror(-err));
+    pager_fail(child->pager);
 }
 
 static int make_child(struct space *parent, int uffd)

@@ -229,6 +229,8 @@ static int adopt_orphan(struct pager *pager, struct greeting *greeting, struct s
     greeting->fds[1] = -1;
     memcpy(orphan->own, ready->own, sizeof orphan->own);
     orphan->agent_tid = ready->tid;
+    if (!orphan->wiped)
+        fork_find_wiped(orphan, orphan->pid);
     events_verify(orphan);
     queue_resident(orphan);
     /* What it has from its parent is no growth. */

@@ -251,18 +251,15 @@ int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_rang
     return 0;
 }
 
-int proc_map_walk_wiped(struct proc_map *map, void (*each)(void *arg, struct proc_range range),
-                        void *arg)
+int proc_map_walk_wiped(pid_t pid, void (*each)(void *arg, struct proc_range range), void *arg)
 {
-    int fd = openat(map->dir, "smaps", O_RDONLY | O_CLOEXEC);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
-    if (!file) {
-        int err = -errno;
-        shut(fd);
-        return err == -ENOENT ? -ESRCH : err;
-    }
-    char line[PAGE];
+    char path[64], line[PAGE];
+    snprintf(path, sizeof path, "/proc/%d/smaps", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return errno == ENOENT ? -ESRCH : -errno;
     struct proc_range range = {0, 0};
+    errno = 0;
     while (fgets(line, sizeof line, file)) {
         uint64_t start, end;
         const char *at = parse_hex(line, &start);
@@ -271,7 +268,7 @@ int proc_map_walk_wiped(struct proc_map *map, void (*each)(void *arg, struct pro
         else if (strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " wf"))
             each(arg, range);
     }
-    int err = ferror(file) ? -EIO : 0;
+    int err = ferror(file) ? -errno : 0;
     fclose(file);
     return err;
 }

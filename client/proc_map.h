@@ -56,10 +56,11 @@ int proc_map_room_after(const struct proc_map *map, uint64_t address, uint64_t *
 int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_range range), void *arg)
     __attribute__((warn_unused_result));
 
-/* Calls EACH for every mapping that a child finds empty (MADV_WIPEONFORK). Costs the kernel a walk
- * over all that is resident. 0 or -errno. */
-int proc_map_walk_wiped(struct proc_map *map, void (*each)(void *arg, struct proc_range range),
-                        void *arg) __attribute__((warn_unused_result));
+/* Calls EACH for every mapping of process PID that a child finds empty (MADV_WIPEONFORK); a child's
+ * own are still called that. Costs the kernel a walk over all that is resident. 0 or -errno: -ESRCH
+ * when the process has ended, which may also show as an early end. */
+int proc_map_walk_wiped(pid_t pid, void (*each)(void *arg, struct proc_range range), void *arg)
+    __attribute__((warn_unused_result));
 
 /* Looks at the program's threads. The kernel writes to a thread's control block when the thread is
  * ending, at a point where it cannot wait for a page: those pages must stay. */

@@ -143,6 +143,7 @@ struct space {
     /* Of the child of a fork: */
     bool being_made;               /* the store is still to answer */
     bool doomed;                   /* some of what it had is lost: it is ended when it faults */
+    bool wiped;                    /* what it has found empty is known */
     uint64_t fork_base;            /* pages it had from its parent */
     int32_t first_tid, marked_tid; /* who has faulted before it reported; on its mark */
     uint64_t probed_us;
@@ -295,7 +296,10 @@ void events_unmap(struct space *space, uint64_t start, uint64_t end); /* pages *
 void fork_read(struct space *space, int child_uffd);
 /* Answers a fork; CHILD_UFFD is ours then. False: not yet, ask again. */
 bool fork_answer(struct space *space, int child_uffd);
-void fork_branched(struct space *child);            /* the store has made its region */
+void fork_branched(struct space *child); /* the store has made its region */
+/* Finds what CHILD, which is process PID and waits for us, has found empty: by its own mappings,
+ * for its parent may have ended since, or may have changed what it has. */
+void fork_find_wiped(struct space *child, pid_t pid);
 bool fork_is_waited_for(const struct space *space); /* its pages are still needed for a child */
 /* A thread is about to fork, and the kernel will not tell: all its process has outside comes in
  * first, and stays until the thread says so on its connection (ours then), or hangs up. 0, or

@@ -403,6 +403,31 @@ class Daemons(Family):
         self.assertEqual(client.wait(LONG_S), 7)
         self.assert_all_gone([pid], GONE_S)
 
+    def test_each_ends_at_once(self):
+        """A chain of processes: each forks and ends, and may be gone before the fork is seen."""
+        self.run_python("""
+import mmap
+wiped = mmap.mmap(-1, 4 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, len(wiped), 4096):
+    wiped[at] = 1
+wiped.madvise(18)
+block = fill(1)
+reader, writer = os.pipe()
+if os.fork():
+    os.close(writer)
+    assert os.read(reader, 100) == b"ok"
+    os._exit(0)
+try:
+    for link in range(40):
+        if os.fork():
+            os._exit(0)
+        assert bytes(wiped) == bytes(4 << 20), link
+    check(block, 1)
+    os.write(writer, b"ok")
+except BaseException as error:
+    os.write(writer, repr(error).encode()[:100])
+""")
+
     def test_of_somebody_else(self):
         """A child that edm had before it was edm: not waited for."""
         client = self.start("sh", "-c", 'sleep 300 & echo $!; exec "$@"', "sh",
