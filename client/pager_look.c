@@ -197,61 +197,95 @@ static struct proc_range by_now(const struct space *space, struct proc_range ran
     return err ? range : cut(space, now, range.start);
 }
 
-/* *RANGE as it is now, and up to where it can grow in place until it is registered: the end of
- * RANGE where the kernel cannot say. */
-static uint64_t reach_by_now(const struct space *space, struct proc_range *range)
+/* Up to where what ends at END can grow in place, if nothing behind it goes: END where the kernel
+ * cannot say. -EAGAIN: it has grown beyond END. */
+static int room_after(const struct space *space, uint64_t end, uint64_t *reach)
 {
-    uint64_t reach = 0;
+    int err = proc_map_room_after(space->proc, end, reach);
+    if (err == -EAGAIN)
+        return err;
+    if (err || *reach < end)
+        *reach = end;
+    return 0;
+}
+
+/* How far a mapping can have grown by the time it is registered: into the hole behind it (near),
+ * and, if what is behind that goes meanwhile, over its place and the next hole (far). */
+struct reach {
+    uint64_t near, far;
+};
+
+/* *RANGE as it is now, and how far it reaches. */
+static struct reach reach_by_now(const struct space *space, struct proc_range *range)
+{
+    struct reach reach;
     int err = -EAGAIN;
     for (int i = 0; i < CHANGES_MOST && err == -EAGAIN; i++) {
         *range = by_now(space, *range);
-        err = proc_map_room_after(space->proc, range->end, &reach);
+        err = room_after(space, range->end, &reach.near);
     }
-    if (err || reach <= range->end)
-        return range->end;
-    return cut(space, (struct proc_range){range->start, reach}, range->start).end;
+    if (err)
+        reach.near = range->end;
+    struct proc_range behind;
+    if (proc_map_at(space->proc, reach.near, &behind) || room_after(space, behind.end, &reach.far))
+        reach.far = reach.near;
+    reach.near = cut(space, (struct proc_range){range->start, reach.near}, range->start).end;
+    reach.far = cut(space, (struct proc_range){range->start, reach.far}, range->start).end;
+    return reach;
 }
 
-/* Registers RANGE, and what it may have grown by up to REACH. False: it cannot be, or not now. */
-static bool take_range(struct space *space, struct proc_range range, uint64_t reach)
+/* Registers RANGE and as much of what it reaches as can be. 0: it cannot be, or not now; or up to
+ * where. */
+static uint64_t take_range(struct space *space, struct proc_range range, struct reach reach)
 {
     if (!uffd_is_quiet(space->uffd)) {
         /* It may have grown in place, or it may be new where we still believe an older one to be.
          * The events that are on their way will tell. And a mapping that is registered in part
          * could not be made whole before them. */
         space->look_again = true;
-        return false;
+        return 0;
     }
-    int err = uffd_register(space->uffd, range.start, reach);
-    /* Something that cannot be registered may have come into the hole. */
-    if (err && reach > range.end)
-        err = uffd_register(space->uffd, range.start, range.end);
+    /* Something that cannot be registered may be there, or have come. */
+    const uint64_t ends[] = {reach.far, reach.near, range.end};
+    uint64_t end = 0;
+    int err = -EINVAL;
+    for (int i = 0; i < 3 && err; i++)
+        if (ends[i] != end) {
+            end = ends[i];
+            err = uffd_register(space->uffd, range.start, end);
+        }
     if (err) {
         /* -EBUSY: the program has a userfaultfd of its own there. Others: it changed under us. */
         log_debug("Pager", "%#llx-%#llx cannot be registered: %s", (unsigned long long)range.start,
                   (unsigned long long)range.end, strerror(-err));
-        return false;
+        return 0;
     }
     const struct leaving_range *leaving = leaving_after(&space->leaving, range.start / PAGE_BYTES);
     if (leaving && leaving->start < range.end / PAGE_BYTES)
         settle(space);
     each_gap(space, range.start, range.end, add_area);
     space->registered++;
-    return true;
+    return end;
 }
 
 /* Registers one mapping if there is something in it that we do not know, always as a whole: a part
  * would split it in two, and the program could not mremap() it any more. The list of mappings is
  * older than the time it took to read: so the kernel is asked for this one just before, and just
  * after for what has become of it between the two. And it is registered together with the hole
- * behind it, for it may be growing into that at this very moment; holes may be registered. */
+ * behind it, for it may be growing into that at this very moment, and with what is behind that,
+ * which may be going; holes may be registered. */
 static void take_over(struct space *space, struct proc_range range)
 {
     for (int i = 0; i < CHANGES_MOST && each_gap(space, range.start, range.end, NULL) > 0; i++) {
-        uint64_t reach = reach_by_now(space, &range);
-        if (range.start >= range.end || !take_range(space, range, reach))
+        struct reach reach = reach_by_now(space, &range);
+        uint64_t end = range.start < range.end ? take_range(space, range, reach) : 0;
+        if (end == 0)
             return;
         range = by_now(space, range);
+        /* What has grown farther is two mappings until the rest is registered too. */
+        struct proc_range last;
+        if (!proc_map_at(space->proc, end - 1, &last) && last.end == end)
+            range = by_now(space, (struct proc_range){end, end});
     }
 }
 
