@@ -106,6 +106,8 @@ static void handle_zero(struct space *space, struct fault fault, uint64_t room)
         space->look_again = true;
         done = 0;
     }
+    if (done > 0 && space->proc && !is_untouched(space, fault.page))
+        reclaim_note_gone(space, fault.page);
     for (long i = 0; i < done; i++)
         /* The first may be RESIDENT by the table: the kernel has dropped it since (madvise). */
         if (is_untouched(space, fault.page + (uint64_t)i))

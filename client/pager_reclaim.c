@@ -26,6 +26,16 @@ void reclaim_push(struct space *space, uint64_t page, bool proven)
     }
 }
 
+void reclaim_note_gone(struct space *space, uint64_t page)
+{
+    /* Any other reason would be a wrong byte: so it is said, but not of each. */
+    if (space->ngone++ == 0)
+        log_info("Pager",
+                 "%d: page %#llx was in its memory and is gone: the kernel drops what was given up "
+                 "with MADV_FREE when memory is short. This is not said of others",
+                 (int)space->pid, (unsigned long long)(page * PAGE_BYTES));
+}
+
 /* ---- what the store may forget ---- */
 
 void reclaim_flush_drops(struct space *space)
@@ -272,7 +282,8 @@ static void on_moved(struct space *space, const struct agent_result *result)
             moved++;
             continue;
         case ENOENT:
-            /* Nothing there: dropped by the program, or by the kernel for it. */
+            /* Nothing there: dropped by the kernel for the program. */
+            reclaim_note_gone(space, page);
             reclaim_drop_stored(space, page);
             page_table_set(space->table, page, PAGE_ZERO);
             batch->page[i] = NO_PAGE;

@@ -173,6 +173,7 @@ struct space {
     uint64_t brake_denied_us;
     uint64_t settle_until_us; /* held for pages that are leaving: see await_leaving() */
     uint64_t evict_clock;     /* pages evicted so far */
+    uint64_t ngone;           /* pages that were resident and went without a word */
     uint64_t zero_next;       /* where a run of first touches goes on */
     uint32_t zero_run;
 };
@@ -332,5 +333,6 @@ struct batch *reclaim_find_staged(struct space *space, uint64_t page, uint32_t *
 void reclaim_drop_stored(struct space *space, uint64_t page);
 void reclaim_flush_drops(struct space *space);
 void reclaim_push(struct space *space, uint64_t page, bool proven);
+void reclaim_note_gone(struct space *space, uint64_t page);
 
 #endif
