@@ -34,7 +34,8 @@ struct member {
 struct slot_trim {
     uint32_t member, slot;
     uint32_t left;   /* members to be looked at; 0: nothing under way */
-    uint64_t stuck;  /* ready bytes that the last time left, having looked at all */
+    uint64_t seen;   /* ready bytes it has found, of those there were when it began */
+    uint64_t stuck;  /* and left, the last time it had looked at all */
     bool impossible; /* the file system does not do it */
 };
 

@@ -99,7 +99,7 @@ static bool wants_holes(struct slot_pool *pool, bool all)
     if (trim->left > 0 || pool->nunsure > 0)
         return true;
     if (trim->stuck > pool->ready_bytes)
-        trim->stuck = pool->ready_bytes;
+        trim->stuck = trim->seen;
     uint64_t fresh = pool->ready_bytes - trim->stuck;
     if (all)
         return fresh > 0;
@@ -140,6 +140,7 @@ static bool make_holes(struct slot_pool *pool, bool all)
     if (trim->left == 0) {
         trim->left = pool->nmembers;
         trim->slot = 0;
+        trim->seen = pool->ready_bytes;
     }
     for (unsigned i = 0; i < STEP_GROUPS && calls > 0 && trim->left > 0; i++) {
         if (!has_slots(pool)) {
@@ -148,8 +149,11 @@ static bool make_holes(struct slot_pool *pool, bool all)
         }
         struct segment *segment = pool->members[trim->member].segment;
         uint32_t before = segment_ready_slots(segment);
+        uint64_t before_bytes = pool->ready_bytes;
         int err = segment_punch(segment, &trim->slot, &calls);
         slot_pool_account(pool, trim->member, 0, (int64_t)segment_ready_slots(segment) - before);
+        uint64_t punched = before_bytes - pool->ready_bytes;
+        trim->seen -= punched < trim->seen ? punched : trim->seen;
         if (err != 0) {
             trim->impossible = true;
             return false;
@@ -159,9 +163,11 @@ static bool make_holes(struct slot_pool *pool, bool all)
             return false;
         }
     }
-    if (trim->left == 0)
-        trim->stuck = pool->ready_bytes;
-    return trim->left > 0;
+    if (trim->left > 0)
+        return true;
+    /* What was freed where it had been already is for the next time. */
+    trim->stuck = trim->seen;
+    return wants_holes(pool, all);
 }
 
 bool slot_pool_trim(struct slot_pool *pool, bool all)

@@ -292,6 +292,29 @@ static void test_room_is_given_back_after_moving(void **state)
     assert_true(disk_bytes() <= need + need / 8 + 64 * 1024);
 }
 
+/* And those of slots that are freed where it has looked already, while it is still looking. */
+static void test_room_is_given_back_behind_it(void **state)
+{
+    (void)state;
+    fill(4 * SLOTS, WIRE_PAGE_BYTES);
+    uint32_t half = nrefs / 2, left = half;
+    for (uint32_t i = half; i < nrefs; i++) {
+        if (i % 2 == 0)
+            refs[left++] = refs[i];
+        else
+            slot_pool_release(pool, refs[i]);
+    }
+    assert_int_equal(slot_pool_flush(pool), 0);
+    assert_true(slot_pool_trim(pool, false));
+    for (uint32_t i = 0; i < half; i++)
+        slot_pool_release(pool, refs[i]);
+    assert_int_equal(slot_pool_flush(pool), 0);
+    while (slot_pool_trim(pool, false))
+        ;
+    uint64_t need = (uint64_t)(left - half) * (WIRE_PAGE_BYTES + SIZE_CLASS_HEADER_BYTES);
+    assert_true(disk_bytes() <= need + need / 8);
+}
+
 #define COMPACT_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -302,6 +325,7 @@ int main(void)
         COMPACT_TEST(test_only_what_is_worth_it),
         COMPACT_TEST(test_sparse_groups_are_emptied),
         COMPACT_TEST(test_room_is_given_back_after_moving),
+        COMPACT_TEST(test_room_is_given_back_behind_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
