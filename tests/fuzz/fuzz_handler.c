@@ -8,7 +8,8 @@
  * - every reply is one of the protocol's, and what it says of a body is so;
  * - what is served has the checksum it says;
  * - a refused request changes nothing; an acknowledged page is there;
- * - a restart, as kill -9 would leave the files, changes nothing;
+ * - a restart, as kill -9 would leave the files, changes nothing, nor does what the store does by
+ *   itself, moving pages for one;
  * - when all regions are removed, no slot is in use.
  */
 #include "fuzz_dir.h"
@@ -20,10 +21,12 @@
 #include "../../ini/log.h"
 
 enum {
-    CAPACITY_BYTES = 1 << 20 /* 256 pages: soon full */,
+    CAPACITY_BYTES = 2 << 20 /* 512 pages, eight groups of slots: soon full */,
     NAMES = 8,
     MAX_STEPS = 100,
-    FIRST_PAGE = 3
+    FIRST_PAGE = 3,
+    FAR_APART = 300, /* pages: their leaves in the page table are others */
+    ALL_WORK = 15
 };
 
 struct world {
@@ -245,7 +248,7 @@ static size_t choose_pages(struct world *world, bool with_bytes)
                                       : request.sequence + how % 3;
     for (uint32_t i = 0; i < request.npages; i++) {
         struct wire_page *page = &request.pages[i];
-        *page = (struct wire_page){.page = first + i * (uint64_t)(choice < 0xe0 ? 1 : 300)};
+        *page = (struct wire_page){.page = first + i * (uint64_t)(choice < 0xe0 ? 1 : FAR_APART)};
         if (!with_bytes)
             continue;
         page->sequence = sequence + (how % 2 != 0 ? i : 0);
@@ -257,10 +260,25 @@ static size_t choose_pages(struct world *world, bool with_bytes)
     return len;
 }
 
+/* All pages but one in every few, as choose_pages() has them, so that moving is worth it. */
+static void choose_gaps(struct world *world, uint8_t how)
+{
+    uint64_t first = choose_page(world);
+    uint32_t few = how % 16U + 2, step = few * (how < 0xd0 ? 1 : FAR_APART);
+
+    request.nranges = (choose_count(world) + few - 1) / few;
+    for (uint32_t i = 0; i < request.nranges; i++)
+        request.ranges[i] = (struct wire_range){first + i * (uint64_t)step + 1, step - 1};
+}
+
 static void choose_ranges(struct world *world)
 {
     uint8_t how = fuzz_byte(&world->input);
 
+    if (how >= 0xc0 && how < 0xe0) {
+        choose_gaps(world, how);
+        return;
+    }
     request.nranges = how % 16U + 1;
     for (uint32_t i = 0; i < request.nranges; i++) {
         request.ranges[i].first = choose_page(world);
@@ -327,6 +345,18 @@ static void bend(struct world *world, size_t len)
     }
 }
 
+/* A few steps of it, or all that there is to do. */
+static void work(struct world *world, unsigned choice)
+{
+    uint64_t before = fuzz_store_digest(world->store);
+
+    for (unsigned i = 0; i <= choice || choice == ALL_WORK; i++) {
+        if (!store_work(world->store))
+            break;
+    }
+    fuzz_require(fuzz_store_digest(world->store) == before);
+}
+
 static void restart(struct world *world)
 {
     uint64_t before = fuzz_store_digest(world->store);
@@ -367,8 +397,7 @@ static void take_step(struct world *world)
     if (step == STEP_RESTART) {
         restart(world);
     } else if (step == STEP_WORK) {
-        for (unsigned i = choice / 16 + 1; i > 0 && store_work(world->store); i--)
-            ;
+        work(world, choice / 16);
     } else if (step == STEP_RAW) {
         send_raw(world, choice);
     } else if (step == STEP_AGAIN) {
