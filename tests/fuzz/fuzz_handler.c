@@ -32,6 +32,8 @@ enum {
 struct world {
     struct fuzz_input input;
     struct store *store;
+    enum store_durability durability;
+    struct sync_job *job; /* of the round of syncing under way; NULL: there is none */
     struct handler handler;
     struct handler_body body;   /* of the reply under way */
     size_t last_len, last_body; /* of the message delivered last */
@@ -46,7 +48,7 @@ static void open_world(struct world *world, bool fresh)
 {
     struct store_report report;
 
-    world->store = fuzz_store_open(CAPACITY_BYTES, &report);
+    world->store = fuzz_store_open(CAPACITY_BYTES, world->durability, &report);
     fuzz_require(world->store != NULL);
     fuzz_require(report.damaged_headers + report.damaged_pages + report.damaged_records +
                      report.damaged_files + report.recovered ==
@@ -223,6 +225,12 @@ static uint32_t choose_count(struct world *world)
     return choice >= 0xf0 ? 16U * (choice - 0xefU) : choice % 16U + 1;
 }
 
+/* From one page of a request to the next. */
+static uint32_t distance_of(uint8_t choice)
+{
+    return choice < 0xe0 ? 1 : FAR_APART;
+}
+
 /* Bytes for a page of the request: what they are does not matter, that they differ does. */
 static void make_page(struct wire_page *page, uint8_t choice, uint8_t *bytes)
 {
@@ -236,37 +244,45 @@ static void make_page(struct wire_page *page, uint8_t choice, uint8_t *bytes)
     page->checksum = wire_checksum(page->page, bytes, page->length_bytes);
 }
 
-static size_t choose_pages(struct world *world, bool with_bytes)
+/* From page FIRST on, for a PUT with bytes and with sequences from SEQUENCE on that grow by STEP.
+ * Returns the length of the body. */
+static size_t make_pages(uint64_t first, uint8_t choice, uint64_t sequence, unsigned step)
+{
+    size_t len = 0;
+
+    for (uint32_t i = 0; i < request.npages; i++) {
+        struct wire_page *page = &request.pages[i];
+        *page = (struct wire_page){.page = first + i * (uint64_t)distance_of(choice),
+                                   .sequence = sequence + i * (uint64_t)step};
+        if (request.method != WIRE_PAGE_PUT)
+            continue;
+        make_page(page, choice, body + len);
+        len += page->length_bytes;
+    }
+    return len;
+}
+
+static size_t choose_pages(struct world *world)
 {
     uint64_t first = choose_page(world);
     uint8_t choice = fuzz_byte(&world->input), how = fuzz_byte(&world->input);
-    size_t len = 0;
 
     request.npages = choose_count(world);
     uint64_t sequence = how >= 0xf0   ? fuzz_number(&world->input, 8)
                         : how >= 0xc0 ? how % 16U
                                       : request.sequence + how % 3;
-    for (uint32_t i = 0; i < request.npages; i++) {
-        struct wire_page *page = &request.pages[i];
-        *page = (struct wire_page){.page = first + i * (uint64_t)(choice < 0xe0 ? 1 : FAR_APART)};
-        if (!with_bytes)
-            continue;
-        page->sequence = sequence + (how % 2 != 0 ? i : 0);
-        make_page(page, choice, body + len);
-        len += page->length_bytes;
-    }
-    if (with_bytes && how == 0xef)
+    size_t len = make_pages(first, choice, sequence, how % 2);
+    if (how == 0xef)
         request.pages[0].checksum ^= 1;
     return len;
 }
 
-/* All pages but one in every few, as choose_pages() has them, so that moving is worth it. */
-static void choose_gaps(struct world *world, uint8_t how)
+/* All of COUNT pages from FIRST on but one in every FEW. */
+static void make_ranges(uint64_t first, uint32_t count, uint32_t few, uint32_t distance)
 {
-    uint64_t first = choose_page(world);
-    uint32_t few = how % 16U + 2, step = few * (how < 0xd0 ? 1 : FAR_APART);
+    uint32_t step = few * distance;
 
-    request.nranges = (choose_count(world) + few - 1) / few;
+    request.nranges = (count + few - 1) / few;
     for (uint32_t i = 0; i < request.nranges; i++)
         request.ranges[i] = (struct wire_range){first + i * (uint64_t)step + 1, step - 1};
 }
@@ -276,7 +292,9 @@ static void choose_ranges(struct world *world)
     uint8_t how = fuzz_byte(&world->input);
 
     if (how >= 0xc0 && how < 0xe0) {
-        choose_gaps(world, how);
+        uint64_t first = choose_page(world);
+        uint32_t count = choose_count(world);
+        make_ranges(first, count, how % 16U + 2, how < 0xd0 ? 1 : FAR_APART);
         return;
     }
     request.nranges = how % 16U + 1;
@@ -316,7 +334,7 @@ static size_t choose_request(struct world *world, uint8_t method)
         break;
     case WIRE_PAGE_GET:
     case WIRE_PAGE_PUT:
-        len = choose_pages(world, method == WIRE_PAGE_PUT);
+        len = choose_pages(world);
         break;
     case WIRE_PAGE_DROP:
         choose_ranges(world);
@@ -328,7 +346,7 @@ static size_t choose_request(struct world *world, uint8_t method)
 }
 
 enum step {
-    STEP_MORE = 10,
+    STEP_MORE = 10, /* a PUT, or make_sparse() */
     STEP_BENT = 11,
     STEP_RAW = 12,
     STEP_RESTART = 13,
@@ -345,7 +363,22 @@ static void bend(struct world *world, size_t len)
     }
 }
 
-/* A few steps of it, or all that there is to do. */
+/* The next half of a round, so that there are requests while it is under way; or a whole one where
+ * nothing is ever asked for meanwhile. */
+static void sync_store(struct world *world, bool full)
+{
+    struct sync_job *job = world->job;
+
+    world->job = NULL;
+    if (job != NULL)
+        fuzz_require(store_end_sync(world->store, sync_job_run(job)) == 0);
+    else if (world->durability == STORE_ALWAYS)
+        fuzz_require(store_commit(world->store, full) == 0);
+    else if (world->durability == STORE_INTERVAL)
+        fuzz_require(store_begin_sync(world->store, full, &world->job) == 0);
+}
+
+/* A few steps of it, or all that there is to do; and where there are rounds, half of one. */
 static void work(struct world *world, unsigned choice)
 {
     uint64_t before = fuzz_store_digest(world->store);
@@ -354,14 +387,17 @@ static void work(struct world *world, unsigned choice)
         if (!store_work(world->store))
             break;
     }
+    sync_store(world, choice % 2 != 0);
     fuzz_require(fuzz_store_digest(world->store) == before);
 }
 
+/* Also while a round is under way. */
 static void restart(struct world *world)
 {
     uint64_t before = fuzz_store_digest(world->store);
 
     store_close(&world->store);
+    world->job = NULL;
     open_world(world, false);
     fuzz_require(fuzz_store_digest(world->store) == before);
 }
@@ -376,9 +412,8 @@ static void send_raw(struct world *world, uint8_t choice)
     deliver(world, got, body_len, choice);
 }
 
-static void send_request(struct world *world, uint8_t method, bool bent, uint64_t connection)
+static void pack_and_send(struct world *world, size_t body_len, bool bent, uint64_t connection)
 {
-    size_t body_len = choose_request(world, method);
     ssize_t len = wire_pack_request(&request, header, sizeof(header));
 
     if (len < 0)
@@ -388,6 +423,32 @@ static void send_request(struct world *world, uint8_t method, bool bent, uint64_
     deliver(world, (size_t)len, body_len, connection);
 }
 
+static void send_request(struct world *world, uint8_t method, bool bent, uint64_t connection)
+{
+    pack_and_send(world, choose_request(world, method), bent, connection);
+}
+
+/* Many pages are stored and most of them dropped, so that moving is worth it. It may begin. */
+static void make_sparse(struct world *world, uint8_t choice)
+{
+    memset(&request, 0, sizeof(request));
+    choose_region(world);
+    uint64_t first = choose_page(world);
+    uint8_t kind = fuzz_byte(&world->input);
+    uint32_t few = fuzz_byte(&world->input) % 16U + 2;
+
+    request.method = WIRE_PAGE_PUT;
+    request.sequence++;
+    request.npages = WIRE_MAX_PAGES;
+    size_t len = make_pages(first, kind, request.sequence, 0);
+    pack_and_send(world, len, false, 0);
+    request.method = WIRE_PAGE_DROP;
+    make_ranges(first, WIRE_MAX_PAGES, few, distance_of(kind));
+    pack_and_send(world, 0, false, 0);
+    if (choice >= 0x80)
+        work(world, choice / 16);
+}
+
 static void take_step(struct world *world)
 {
     uint8_t choice = fuzz_byte(&world->input);
@@ -395,11 +456,14 @@ static void take_step(struct world *world)
     uint8_t method = (uint8_t)(step + 1);
 
     if (step == STEP_RESTART) {
+        world->durability = (enum store_durability)(choice / 16 % (STORE_ALWAYS + 1));
         restart(world);
     } else if (step == STEP_WORK) {
         work(world, choice / 16);
     } else if (step == STEP_RAW) {
         send_raw(world, choice);
+    } else if (step == STEP_MORE && choice / 16 % 4 >= 2) {
+        make_sparse(world, choice);
     } else if (step == STEP_AGAIN) {
         deliver(world, world->last_len, world->last_body, choice);
     } else {
@@ -421,6 +485,7 @@ static void remove_all(struct world *world)
         fuzz_require(store_remove(world->store, region->id, region->epoch) == 0);
     while (store_work(world->store))
         ;
+    fuzz_require(store_settle(world->store) == 0);
     store_stat(world->store, &info);
     fuzz_require(info.npages == 0 && info.nregions == 0);
 }
@@ -438,6 +503,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     open_world(&world, true);
     for (unsigned step = 0; step < MAX_STEPS && world.input.left > 0; step++)
         take_step(&world);
+    restart(&world);
+    /* Few inputs work for long enough by themselves. */
+    work(&world, ALL_WORK);
     restart(&world);
     remove_all(&world);
     store_close(&world.store);
