@@ -11,6 +11,11 @@
  * - a restart, as kill -9 would leave the files, changes nothing, nor does what the store does by
  *   itself, moving pages for one;
  * - when all regions are removed, no slot is in use.
+ *
+ * corpus-handler/moves-* move pages. They were put together by hand, as others can be: region 0 is
+ * opened (in hex 01 01 00 00 00 00 00); 256 pages from the eighth on are stored (03 00 00 00 01 00
+ * 02 ff); all but one in eight are dropped (04 00 00 00 c6 01 ff); all work is done (fe); the pages
+ * are read (02 00 00 00 01 00 00 ff). A step 1d before that makes it a store with rounds.
  */
 #include "fuzz_dir.h"
 #include "fuzz_input.h"
@@ -19,6 +24,8 @@
 
 #include "../../dms/handler.h"
 #include "../../ini/log.h"
+
+#include <inttypes.h>
 
 enum {
     CAPACITY_BYTES = 2 << 20 /* 512 pages, eight groups of slots: soon full */,
@@ -39,6 +46,7 @@ struct world {
     size_t last_len, last_body; /* of the message delivered last */
 };
 
+static uint64_t moved; /* pages, by all inputs so far */
 static struct wire_request request, unpacked;
 static struct wire_reply reply, reply_unpacked;
 static uint8_t header[WIRE_MAX_HEADER_BYTES], reply_header[WIRE_MAX_HEADER_BYTES];
@@ -396,6 +404,7 @@ static void restart(struct world *world)
 {
     uint64_t before = fuzz_store_digest(world->store);
 
+    moved += store_moved(world->store);
     store_close(&world->store);
     world->job = NULL;
     open_world(world, false);
@@ -488,6 +497,15 @@ static void remove_all(struct world *world)
     fuzz_require(store_settle(world->store) == 0);
     store_stat(world->store, &info);
     fuzz_require(info.npages == 0 && info.nregions == 0);
+    moved += store_moved(world->store);
+}
+
+const char *fuzz_summary(void)
+{
+    static char text[64];
+
+    snprintf(text, sizeof(text), ", %" PRIu64 " pages moved", moved);
+    return text;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
