@@ -8,8 +8,14 @@
  * - every reply is one of the protocol's, and what it says of a body is so;
  * - what is served has the checksum it says;
  * - a refused request changes nothing; an acknowledged page is there;
- * - a restart, as kill -9 would leave the files, changes nothing;
+ * - a restart, as kill -9 would leave the files, changes nothing, nor does what the store does by
+ *   itself, moving pages for one;
  * - when all regions are removed, no slot is in use.
+ *
+ * corpus-handler/moves-* move pages. They were put together by hand, as others can be: region 0 is
+ * opened (in hex 01 01 00 00 00 00 00); 256 pages from the eighth on are stored (03 00 00 00 01 00
+ * 02 ff); all but one in eight are dropped (04 00 00 00 c6 01 ff); all work is done (fe); the pages
+ * are read (02 00 00 00 01 00 00 ff). A step 1d before that makes it a store with rounds.
  */
 #include "fuzz_dir.h"
 #include "fuzz_input.h"
@@ -19,21 +25,28 @@
 #include "../../dms/handler.h"
 #include "../../ini/log.h"
 
+#include <inttypes.h>
+
 enum {
-    CAPACITY_BYTES = 1 << 20 /* 256 pages: soon full */,
+    CAPACITY_BYTES = 2 << 20 /* 512 pages, eight groups of slots: soon full */,
     NAMES = 8,
     MAX_STEPS = 100,
-    FIRST_PAGE = 3
+    FIRST_PAGE = 3,
+    FAR_APART = 300, /* pages: their leaves in the page table are others */
+    ALL_WORK = 15
 };
 
 struct world {
     struct fuzz_input input;
     struct store *store;
+    enum store_durability durability;
+    struct sync_job *job; /* of the round of syncing under way; NULL: there is none */
     struct handler handler;
     struct handler_body body;   /* of the reply under way */
     size_t last_len, last_body; /* of the message delivered last */
 };
 
+static uint64_t moved; /* pages, by all inputs so far */
 static struct wire_request request, unpacked;
 static struct wire_reply reply, reply_unpacked;
 static uint8_t header[WIRE_MAX_HEADER_BYTES], reply_header[WIRE_MAX_HEADER_BYTES];
@@ -43,7 +56,7 @@ static void open_world(struct world *world, bool fresh)
 {
     struct store_report report;
 
-    world->store = fuzz_store_open(CAPACITY_BYTES, &report);
+    world->store = fuzz_store_open(CAPACITY_BYTES, world->durability, &report);
     fuzz_require(world->store != NULL);
     fuzz_require(report.damaged_headers + report.damaged_pages + report.damaged_records +
                      report.damaged_files + report.recovered ==
@@ -220,6 +233,12 @@ static uint32_t choose_count(struct world *world)
     return choice >= 0xf0 ? 16U * (choice - 0xefU) : choice % 16U + 1;
 }
 
+/* From one page of a request to the next. */
+static uint32_t distance_of(uint8_t choice)
+{
+    return choice < 0xe0 ? 1 : FAR_APART;
+}
+
 /* Bytes for a page of the request: what they are does not matter, that they differ does. */
 static void make_page(struct wire_page *page, uint8_t choice, uint8_t *bytes)
 {
@@ -233,34 +252,59 @@ static void make_page(struct wire_page *page, uint8_t choice, uint8_t *bytes)
     page->checksum = wire_checksum(page->page, bytes, page->length_bytes);
 }
 
-static size_t choose_pages(struct world *world, bool with_bytes)
+/* From page FIRST on, for a PUT with bytes and with sequences from SEQUENCE on that grow by STEP.
+ * Returns the length of the body. */
+static size_t make_pages(uint64_t first, uint8_t choice, uint64_t sequence, unsigned step)
+{
+    size_t len = 0;
+
+    for (uint32_t i = 0; i < request.npages; i++) {
+        struct wire_page *page = &request.pages[i];
+        *page = (struct wire_page){.page = first + i * (uint64_t)distance_of(choice),
+                                   .sequence = sequence + i * (uint64_t)step};
+        if (request.method != WIRE_PAGE_PUT)
+            continue;
+        make_page(page, choice, body + len);
+        len += page->length_bytes;
+    }
+    return len;
+}
+
+static size_t choose_pages(struct world *world)
 {
     uint64_t first = choose_page(world);
     uint8_t choice = fuzz_byte(&world->input), how = fuzz_byte(&world->input);
-    size_t len = 0;
 
     request.npages = choose_count(world);
     uint64_t sequence = how >= 0xf0   ? fuzz_number(&world->input, 8)
                         : how >= 0xc0 ? how % 16U
                                       : request.sequence + how % 3;
-    for (uint32_t i = 0; i < request.npages; i++) {
-        struct wire_page *page = &request.pages[i];
-        *page = (struct wire_page){.page = first + i * (uint64_t)(choice < 0xe0 ? 1 : 300)};
-        if (!with_bytes)
-            continue;
-        page->sequence = sequence + (how % 2 != 0 ? i : 0);
-        make_page(page, choice, body + len);
-        len += page->length_bytes;
-    }
-    if (with_bytes && how == 0xef)
+    size_t len = make_pages(first, choice, sequence, how % 2);
+    if (how == 0xef)
         request.pages[0].checksum ^= 1;
     return len;
+}
+
+/* All of COUNT pages from FIRST on but one in every FEW. */
+static void make_ranges(uint64_t first, uint32_t count, uint32_t few, uint32_t distance)
+{
+    uint32_t step = few * distance;
+
+    request.nranges = (count + few - 1) / few;
+    for (uint32_t i = 0; i < request.nranges; i++)
+        request.ranges[i] = (struct wire_range){first + i * (uint64_t)step + 1, step - 1};
 }
 
 static void choose_ranges(struct world *world)
 {
     uint8_t how = fuzz_byte(&world->input);
 
+    if (how >= 0xc0 && how < 0xe0) {
+        uint64_t first = choose_page(world);
+        uint32_t count = choose_count(world);
+        make_ranges(first, count, how % 16U + 2, how < 0xd0 ? 1 : FAR_APART);
+        return;
+    }
     request.nranges = how % 16U + 1;
     for (uint32_t i = 0; i < request.nranges; i++) {
         request.ranges[i].first = choose_page(world);
@@ -298,7 +342,7 @@ static size_t choose_request(struct world *world, uint8_t method)
         break;
     case WIRE_PAGE_GET:
     case WIRE_PAGE_PUT:
-        len = choose_pages(world, method == WIRE_PAGE_PUT);
+        len = choose_pages(world);
         break;
     case WIRE_PAGE_DROP:
         choose_ranges(world);
@@ -310,7 +354,7 @@ static size_t choose_request(struct world *world, uint8_t method)
 }
 
 enum step {
-    STEP_MORE = 10,
+    STEP_MORE = 10, /* a PUT, or make_sparse() */
     STEP_BENT = 11,
     STEP_RAW = 12,
     STEP_RESTART = 13,
@@ -327,11 +371,42 @@ static void bend(struct world *world, size_t len)
     }
 }
 
+/* The next half of a round, so that there are requests while it is under way; or a whole one where
+ * nothing is ever asked for meanwhile. */
+static void sync_store(struct world *world, bool full)
+{
+    struct sync_job *job = world->job;
+
+    world->job = NULL;
+    if (job != NULL)
+        fuzz_require(store_end_sync(world->store, sync_job_run(job)) == 0);
+    else if (world->durability == STORE_ALWAYS)
+        fuzz_require(store_commit(world->store, full) == 0);
+    else if (world->durability == STORE_INTERVAL)
+        fuzz_require(store_begin_sync(world->store, full, &world->job) == 0);
+}
+
+/* A few steps of it, or all that there is to do; and where there are rounds, half of one. */
+static void work(struct world *world, unsigned choice)
+{
+    uint64_t before = fuzz_store_digest(world->store);
+
+    for (unsigned i = 0; i <= choice || choice == ALL_WORK; i++) {
+        if (!store_work(world->store))
+            break;
+    }
+    sync_store(world, choice % 2 != 0);
+    fuzz_require(fuzz_store_digest(world->store) == before);
+}
+
+/* Also while a round is under way. */
 static void restart(struct world *world)
 {
     uint64_t before = fuzz_store_digest(world->store);
 
+    moved += store_moved(world->store);
     store_close(&world->store);
+    world->job = NULL;
     open_world(world, false);
     fuzz_require(fuzz_store_digest(world->store) == before);
 }
@@ -346,9 +421,8 @@ static void send_raw(struct world *world, uint8_t choice)
     deliver(world, got, body_len, choice);
 }
 
-static void send_request(struct world *world, uint8_t method, bool bent, uint64_t connection)
+static void pack_and_send(struct world *world, size_t body_len, bool bent, uint64_t connection)
 {
-    size_t body_len = choose_request(world, method);
     ssize_t len = wire_pack_request(&request, header, sizeof(header));
 
     if (len < 0)
@@ -358,6 +432,32 @@ static void send_request(struct world *world, uint8_t method, bool bent, uint64_
     deliver(world, (size_t)len, body_len, connection);
 }
 
+static void send_request(struct world *world, uint8_t method, bool bent, uint64_t connection)
+{
+    pack_and_send(world, choose_request(world, method), bent, connection);
+}
+
+/* Many pages are stored and most of them dropped, so that moving is worth it. It may begin. */
+static void make_sparse(struct world *world, uint8_t choice)
+{
+    memset(&request, 0, sizeof(request));
+    choose_region(world);
+    uint64_t first = choose_page(world);
+    uint8_t kind = fuzz_byte(&world->input);
+    uint32_t few = fuzz_byte(&world->input) % 16U + 2;
+
+    request.method = WIRE_PAGE_PUT;
+    request.sequence++;
+    request.npages = WIRE_MAX_PAGES;
+    size_t len = make_pages(first, kind, request.sequence, 0);
+    pack_and_send(world, len, false, 0);
+    request.method = WIRE_PAGE_DROP;
+    make_ranges(first, WIRE_MAX_PAGES, few, distance_of(kind));
+    pack_and_send(world, 0, false, 0);
+    if (choice >= 0x80)
+        work(world, choice / 16);
+}
+
 static void take_step(struct world *world)
 {
     uint8_t choice = fuzz_byte(&world->input);
@@ -365,12 +465,14 @@ static void take_step(struct world *world)
     uint8_t method = (uint8_t)(step + 1);
 
     if (step == STEP_RESTART) {
+        world->durability = (enum store_durability)(choice / 16 % (STORE_ALWAYS + 1));
         restart(world);
     } else if (step == STEP_WORK) {
-        for (unsigned i = choice / 16 + 1; i > 0 && store_work(world->store); i--)
-            ;
+        work(world, choice / 16);
     } else if (step == STEP_RAW) {
         send_raw(world, choice);
+    } else if (step == STEP_MORE && choice / 16 % 4 >= 2) {
+        make_sparse(world, choice);
     } else if (step == STEP_AGAIN) {
         deliver(world, world->last_len, world->last_body, choice);
     } else {
@@ -392,8 +494,18 @@ static void remove_all(struct world *world)
         fuzz_require(store_remove(world->store, region->id, region->epoch) == 0);
     while (store_work(world->store))
         ;
+    fuzz_require(store_settle(world->store) == 0);
     store_stat(world->store, &info);
     fuzz_require(info.npages == 0 && info.nregions == 0);
+    moved += store_moved(world->store);
+}
+
+const char *fuzz_summary(void)
+{
+    static char text[64];
+
+    snprintf(text, sizeof(text), ", %" PRIu64 " pages moved", moved);
+    return text;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -409,6 +521,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     open_world(&world, true);
     for (unsigned step = 0; step < MAX_STEPS && world.input.left > 0; step++)
         take_step(&world);
+    restart(&world);
+    /* Few inputs work for long enough by themselves. */
+    work(&world, ALL_WORK);
     restart(&world);
     remove_all(&world);
     store_close(&world.store);

@@ -70,7 +70,7 @@ static const struct region *branch(struct store *store, const struct region *reg
 static void make_store(void)
 {
     struct store_report report;
-    struct store *store = fuzz_store_open(IMAGE_CAPACITY_BYTES, &report);
+    struct store *store = fuzz_store_open(IMAGE_CAPACITY_BYTES, STORE_NONE, &report);
 
     fuzz_require(store != NULL);
     const struct region *alone = own(store, "alone"), *parent = own(store, "parent");

@@ -14,6 +14,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* What a target may say of all inputs so far, for the replay to print. */
+const char *fuzz_summary(void);
+
 struct fuzz_input {
     const uint8_t *at;
     size_t left;

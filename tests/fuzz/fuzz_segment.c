@@ -219,7 +219,7 @@ static struct store *reopen(struct store *store)
     struct store_report report;
 
     store_close(&store);
-    store = fuzz_store_open(IMAGE_CAPACITY_BYTES, &report);
+    store = fuzz_store_open(IMAGE_CAPACITY_BYTES, STORE_NONE, &report);
     fuzz_require(store != NULL);
     return store;
 }
@@ -236,7 +236,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         by_accident = !apply_change(&input, image) && by_accident;
     fuzz_require(log_open("/dev/null", LOG_LEVEL_DEBUG) == 0);
     image_write(image);
-    struct store *store = fuzz_store_open(IMAGE_CAPACITY_BYTES, &report);
+    struct store *store = fuzz_store_open(IMAGE_CAPACITY_BYTES, STORE_NONE, &report);
     uint64_t digest = store == NULL ? 0 : fuzz_store_digest(store);
     if (store != NULL && by_accident) {
         store = reopen(store);

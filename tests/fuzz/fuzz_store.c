@@ -6,10 +6,12 @@
 
 #include <errno.h>
 
-struct store *fuzz_store_open(uint64_t capacity_bytes, struct store_report *report)
+struct store *fuzz_store_open(uint64_t capacity_bytes, enum store_durability durability,
+                              struct store_report *report)
 {
     struct store_options options = {.dir = fuzz_dir(),
                                     .capacity_bytes = capacity_bytes,
+                                    .durability = durability,
                                     .scan_threads = 1,
                                     .moves = STORE_MOVES_EAGERLY};
     struct store *store = NULL;

@@ -6,8 +6,9 @@
 
 #include "../../dms/store.h"
 
-/* NULL where it cannot be opened. */
-struct store *fuzz_store_open(uint64_t capacity_bytes, struct store_report *report);
+/* NULL where it cannot be opened. It moves pages whenever that saves a group of slots. */
+struct store *fuzz_store_open(uint64_t capacity_bytes, enum store_durability durability,
+                              struct store_report *report);
 
 /* Reads page->page of REGION and requires that its bytes have the checksum that *PAGE has then and
  * that the wire can carry it. Returns 0 or what the store says. */

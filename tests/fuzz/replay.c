@@ -2,14 +2,16 @@
  * replay: gives every file of the directories named to a fuzz target, once. For builds without a
  * fuzzer: what was found once is not forgotten.
  */
+#include "fuzz_input.h"
+
 #include <dirent.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 enum { MAX_PATH_BYTES = 4096, MAX_INPUT_BYTES = 1 << 20 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+__attribute__((weak)) const char *fuzz_summary(void)
+{
+    return "";
+}
 
 static int replay_file(const char *path)
 {
@@ -59,6 +61,6 @@ int main(int argc, char **argv)
 
     for (int i = 1; i < argc; i++)
         nfiles += replay_directory(argv[i]);
-    printf("%d inputs\n", nfiles);
+    printf("%d inputs%s\n", nfiles, fuzz_summary());
     return nfiles > 0 ? 0 : 1;
 }
