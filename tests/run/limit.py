@@ -46,7 +46,7 @@ for seed in (2, 3):
         blocks = fill(seed)
         sums = [sum(block) for block in blocks]
         break
-print("filled", flush=True)
+os.write(1, b"filled\\n")  # at once, whatever PYTHONUNBUFFERED says
 sys.stdin.read()
 sys.exit(sums != [sum(block) for block in blocks])
 """
