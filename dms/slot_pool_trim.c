@@ -99,7 +99,7 @@ static bool wants_holes(struct slot_pool *pool, bool all)
     if (trim->left > 0 || pool->nunsure > 0)
         return true;
     if (trim->stuck > pool->ready_bytes)
-        trim->stuck = trim->seen;
+        trim->stuck = pool->ready_bytes;
     uint64_t fresh = pool->ready_bytes - trim->stuck;
     if (all)
         return fresh > 0;
