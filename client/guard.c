@@ -198,7 +198,7 @@ static void find_below(struct ward *ward)
 {
     for (size_t i = 0; i < ward->pids.count; i++)
         if (!program_has_ended(ward->pids.held[i].fd))
-            stragglers_below(ward->pids.held[i].number, add_found, ward);
+            program_each_below(ward->pids.held[i].number, add_found, ward);
     for (size_t i = 0; i < ward->found.count; i++)
         keep(&ward->pids, ward->found.held[i], program_has_ended);
     ward->found.count = 0;

@@ -14,6 +14,7 @@
 
 #include "stragglers.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct guard;

@@ -3,6 +3,7 @@
 #include "kernel_abi.h"
 
 #include <elf.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -422,4 +423,45 @@ bool program_pass_on_end(pid_t pid)
     return parent_of(pid) == getpid() ||
            waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | __WALL | __WNOTHREAD) ||
            info.si_pid == pid;
+}
+
+static void look_below(pid_t pid, int depth, bool (*each)(void *arg, pid_t pid), void *arg);
+
+static void look_at_children(int task, const char *tid, int depth,
+                             bool (*each)(void *arg, pid_t pid), void *arg)
+{
+    char path[320];
+    snprintf(path, sizeof path, "%s/children", tid);
+    int fd = openat(task, path, O_RDONLY | O_CLOEXEC);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+    if (!file) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    int child;
+    while (fscanf(file, "%d", &child) == 1) {
+        if (each(arg, child))
+            look_below(child, depth, each, arg);
+    }
+    fclose(file);
+}
+
+static void look_below(pid_t pid, int depth, bool (*each)(void *arg, pid_t pid), void *arg)
+{
+    enum { DEPTH_MOST = 64 };
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *dir = depth < DEPTH_MOST ? opendir(path) : NULL;
+    if (!dir)
+        return;
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (entry->d_name[0] != '.')
+            look_at_children(dirfd(dir), entry->d_name, depth + 1, each, arg);
+    closedir(dir);
+}
+
+void program_each_below(pid_t pid, bool (*each)(void *arg, pid_t pid), void *arg)
+{
+    look_below(pid, 0, each, arg);
 }

@@ -35,6 +35,10 @@ bool program_has_dumped(pid_t pid, int pidfd);
 /* Whether PID is a descendant of ANCESTOR. Thread: any. */
 bool program_is_below(pid_t pid, pid_t ancestor);
 
+/* Calls EACH with the descendants of PID; where it returns false, not with those below that one.
+ * Thread: any. */
+void program_each_below(pid_t pid, bool (*each)(void *arg, pid_t pid), void *arg);
+
 /* Whether the file can take the agent: 0; 126 with a line in WHY when it cannot. *IS_STATIC: see
  * program_find(). */
 int program_check(const char *path, bool *is_static, char *why, size_t why_cap)

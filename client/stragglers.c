@@ -1,5 +1,7 @@
 #include "stragglers.h"
 
+#include "rpc.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,13 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
     READ_BYTES = 16384,
     PATH_BYTES = 64,
-    DEPTH_MOST = 64,
     HUNT_MS = 20000,
     UNCLEAR_MS = 2000, /* nobody takes longer to exec */
     SOONEST_MS = 1,
@@ -138,18 +138,12 @@ static struct look look_at_all(const struct stragglers_marks *marks)
     return look;
 }
 
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 void stragglers_end(const struct stragglers_marks *marks)
 {
-    uint64_t begun = now_ms(), took_ms = 0;
+    uint64_t begun_us = rpc_now_us(), took_ms = 0;
     int wait_ms = SOONEST_MS;
-    for (int quiet = 0; quiet < QUIET_LOOKS && took_ms < HUNT_MS; took_ms = now_ms() - begun) {
+    for (int quiet = 0; quiet < QUIET_LOOKS && took_ms < HUNT_MS;
+         took_ms = (rpc_now_us() - begun_us) / 1000) {
         struct look look = look_at_all(marks);
         if (look.met > 0 || (look.unclear > 0 && took_ms < UNCLEAR_MS))
             quiet = 0;
@@ -158,46 +152,4 @@ void stragglers_end(const struct stragglers_marks *marks)
         poll(NULL, 0, wait_ms);
         wait_ms = 2 * wait_ms < LATEST_MS ? 2 * wait_ms : LATEST_MS;
     }
-}
-
-/* ---- below ---- */
-
-static void look_below(pid_t pid, int depth, bool (*each)(void *arg, pid_t pid), void *arg);
-
-static void look_at_children(int task, const char *tid, int depth,
-                             bool (*each)(void *arg, pid_t pid), void *arg)
-{
-    char path[320];
-    snprintf(path, sizeof path, "%s/children", tid);
-    int fd = openat(task, path, O_RDONLY | O_CLOEXEC);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
-    if (!file) {
-        if (fd >= 0)
-            close(fd);
-        return;
-    }
-    int child;
-    while (fscanf(file, "%d", &child) == 1) {
-        if (each(arg, child))
-            look_below(child, depth, each, arg);
-    }
-    fclose(file);
-}
-
-static void look_below(pid_t pid, int depth, bool (*each)(void *arg, pid_t pid), void *arg)
-{
-    char path[PATH_BYTES];
-    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
-    DIR *dir = depth < DEPTH_MOST ? opendir(path) : NULL;
-    if (!dir)
-        return;
-    for (struct dirent *entry; (entry = readdir(dir));)
-        if (entry->d_name[0] != '.')
-            look_at_children(dirfd(dir), entry->d_name, depth + 1, each, arg);
-    closedir(dir);
-}
-
-void stragglers_below(pid_t pid, bool (*each)(void *arg, pid_t pid), void *arg)
-{
-    look_below(pid, 0, each, arg);
 }

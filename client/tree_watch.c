@@ -2,15 +2,12 @@
 
 #include "program.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 enum {
     /* What a program can fill within is not much; and looking at a process costs some 30 us. */
@@ -119,37 +116,10 @@ static void look_at(struct tree_watch *watch, pid_t pid)
     watch->found(watch->arg, pid);
 }
 
-static void look_below(struct tree_watch *watch, pid_t pid, int depth);
-
-/* More children of one thread than fit into the text are not seen. */
-static void look_at_children(struct tree_watch *watch, int task, const char *tid, int depth)
+static bool look_at_one(void *watch, pid_t pid)
 {
-    char path[320], text[4096];
-    snprintf(path, sizeof path, "%s/children", tid);
-    int fd = openat(task, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    ssize_t got = read(fd, text, sizeof text - 1);
-    close(fd);
-    text[got > 0 ? got : 0] = 0;
-    char *end = text;
-    for (long child; (child = strtol(end, &end, 10)) > 0 && *end;)
-        look_below(watch, (pid_t)child, depth);
-}
-
-static void look_below(struct tree_watch *watch, pid_t pid, int depth)
-{
-    enum { DEPTH_MOST = 64 };
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
     look_at(watch, pid);
-    DIR *dir = depth < DEPTH_MOST ? opendir(path) : NULL;
-    if (!dir)
-        return;
-    for (struct dirent *entry; (entry = readdir(dir));)
-        if (entry->d_name[0] != '.')
-            look_at_children(watch, dirfd(dir), entry->d_name, depth + 1);
-    closedir(dir);
+    return true;
 }
 
 static uint64_t cpu_us(void)
@@ -172,7 +142,8 @@ void tree_watch_begin(struct tree_watch *watch, uint64_t now_us,
 
 void tree_watch_look(struct tree_watch *watch, pid_t pid)
 {
-    look_below(watch, pid, 0);
+    look_at(watch, pid);
+    program_each_below(pid, look_at_one, watch);
 }
 
 void tree_watch_end(struct tree_watch *watch)
