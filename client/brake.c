@@ -1,6 +1,7 @@
 #include "brake.h"
 
 #include "program.h"
+#include "rpc.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -9,6 +10,8 @@
 #include <stdlib.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
+
+enum { WATCH_US = 1000 };
 
 static bool is_known(const struct brake *brake, pid_t tid)
 {
@@ -55,29 +58,53 @@ static bool is_zombie(pid_t tid)
            (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED);
 }
 
-int brake_stop(struct brake *brake, pid_t pid, pid_t spared)
+/* Stops those that are awake and that we do not have yet. 0, or -errno of the last that could not
+ * be stopped; one that has ended is no failure. */
+static int stop_awake(struct brake *brake, const struct proc_map *proc)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)brake->leader);
+    DIR *dir = opendir(path);
+    if (!dir)
+        return -errno;
+    int err = 0;
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (tid <= 0 || tid == brake->spared || is_known(brake, tid) ||
+            proc_map_thread_sleeps(proc, tid))
+            continue;
+        int result = stop_thread(brake, tid);
+        if (result && result != -ESRCH)
+            err = result;
+    }
+    closedir(dir);
+    return err;
+}
+
+int brake_stop(struct brake *brake, const struct proc_map *proc, pid_t pid, pid_t spared)
 {
     brake->leader = pid;
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
-    int err = -ESRCH;
+    brake->spared = spared;
+    brake->watch_us = 0;
+    int err = 0;
     /* Twice: a thread may have been started while the others were asked to stop. */
     for (int round = 0; round < 2; round++) {
-        DIR *dir = opendir(path);
-        if (!dir)
-            return -errno;
-        for (struct dirent *entry; (entry = readdir(dir));) {
-            pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
-            if (tid > 0 && tid != spared && !is_known(brake, tid)) {
-                int result = stop_thread(brake, tid);
-                if (result && result != -ESRCH)
-                    err = result;
-            }
-        }
-        closedir(dir);
+        int result = stop_awake(brake, proc);
+        err = result ? result : err;
     }
-    brake->on = brake->count > 0;
+    brake->on = brake->count > 0 || !err;
     return brake->on ? 0 : err;
+}
+
+int brake_watch(struct brake *brake, const struct proc_map *proc, uint64_t now_us)
+{
+    if (now_us < brake->watch_us)
+        return 0;
+    int err = stop_awake(brake, proc);
+    uint64_t done_us = rpc_now_us();
+    uint64_t pause_us = 4 * (done_us - now_us);
+    brake->watch_us = done_us + (pause_us > WATCH_US ? pause_us : WATCH_US);
+    return brake->count > 0 ? 0 : err;
 }
 
 /* Returns whether TID is off our hands. */

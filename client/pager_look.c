@@ -377,21 +377,25 @@ static bool is_held_already(const struct pager *pager)
     return false;
 }
 
+static void note_denied(struct space *space, int err, uint64_t now_us)
+{
+    if (err != -ESRCH)
+        log_warn("Pager", "the program cannot be held back while it grows: %s", strerror(-err));
+    space->brake_denied_us = now_us + BRAKE_DENIED_US;
+}
+
 static void hold(struct space *space, uint64_t now_us)
 {
     /* Held now it could not let its agent begin. */
     if (!space->serving || implant_is_under_way(space->pager, space->pid))
         return;
-    int err = brake_stop(&space->brake, space->pid, space->agent_tid);
+    int err = brake_stop(&space->brake, space->proc, space->pid, space->agent_tid);
     if (err == -EPERM && is_held_already(space->pager))
         return;
-    if (err) {
-        if (err != -ESRCH)
-            log_warn("Pager", "the program cannot be held back while it grows: %s", strerror(-err));
-        space->brake_denied_us = now_us + BRAKE_DENIED_US;
-        return;
-    }
-    space->pager->counters.brakes++;
+    if (err)
+        note_denied(space, err, now_us);
+    else
+        space->pager->counters.brakes++;
 }
 
 /* The program has filled memory we had not seen, faster than pages can leave: let it wait. Half of
@@ -452,15 +456,26 @@ static void await_leaving(struct space *space, uint64_t now_us)
         space->settle_until_us = now_us + SETTLE_MOST_US;
 }
 
-void look_release(struct space *space, uint64_t now_us)
+static bool may_go_on(const struct space *space, uint64_t now_us)
 {
     if (now_us < space->settle_until_us && space->leaving.count > 0)
-        return;
-    if (space->brake.on && (pager_resident(space->pager) <= space->pager->high ||
-                            reclaim_is_hopeless(space->pager, now_us)))
-        brake_release(&space->brake);
-    else if (brake_is_busy(&space->brake))
+        return false;
+    return pager_resident(space->pager) <= space->pager->high ||
+           reclaim_is_hopeless(space->pager, now_us);
+}
+
+void look_release(struct space *space, uint64_t now_us)
+{
+    if (brake_is_busy(&space->brake))
         brake_poll(&space->brake);
+    if (!space->brake.on)
+        return;
+    bool on = !may_go_on(space, now_us);
+    int err = on ? brake_watch(&space->brake, space->proc, now_us) : 0;
+    if (err)
+        note_denied(space, err, now_us);
+    if (!on || err)
+        brake_release(&space->brake);
 }
 
 static void note_peaks(const struct space *space, uint64_t outside)

@@ -426,3 +426,11 @@ int proc_map_thread_call(const struct proc_map *map, pid_t tid, struct proc_call
            &out->number, &args[0], &args[1], &args[2], &args[3], &args[4], &args[5]);
     return 0;
 }
+
+bool proc_map_thread_sleeps(const struct proc_map *map, pid_t tid)
+{
+    /* The state first: it costs less, and a thread that runs need not be asked for its call. */
+    struct proc_call call;
+    return state_of_thread(map, tid) == 'S' && !proc_map_thread_call(map, tid, &call) &&
+           call.number >= 0;
+}
