@@ -9,14 +9,17 @@ enum {
      * are stored: what is free for those must not be worth it), and these bytes; if it is more than
      * that, pages are moved until it is no more than the last part. */
     BEGIN_PART = 8,
-    IDLE_BEGIN_PART = 16,
-    END_PART = 32,
-    SPARE_BYTES = 32 << 10,
-    /* A class is looked at when this part of its pages was freed since the last time, and no more
-     * than this part of them stored in a while: what is stored fills free slots better than moving
-     * does. */
+    IDLE_BEGIN_PART = 32,
+    END_PART = 64,
+    SPARE_BYTES = 8 << 10,
+    /* A class is looked at when this part of its pages was freed since the last time (the second
+     * while hardly anything is stored) and so many, and no more than the first part of them stored
+     * in a while: what is stored fills free slots better than moving does. */
     CHANGED_PART = 16,
-    IDLE_PART = 64,
+    IDLE_CHANGED_PART = 64,
+    CHANGED_LEAST = SEGMENT_GROUP_SLOTS,
+    IDLE_CHANGED_LEAST = 8,
+    IDLE_PART = 64, /* of all pages, in a while: hardly anything */
     CHECK_MS = 2000,
     STEP_GROUPS = 1024, /* looked at in a step: some 50 us */
     BATCH_MS = 1,       /* from one batch of pages to the next: some 10 % of a processor */
@@ -112,9 +115,9 @@ static uint32_t fullest_limit(const struct slot_compact *compact, uint64_t nused
 }
 
 /* From the survey: up to how many slots in use a group is to be emptied; 0: it is not worth it. */
-static uint32_t choose_limit(const struct slot_pool *pool)
+static uint32_t choose_limit(struct slot_pool *pool)
 {
-    const struct slot_compact *compact = &pool->compact;
+    struct slot_compact *compact = &pool->compact;
     uint64_t nused = 0, ngroups = 0, disk = 0;
 
     for (uint32_t n = 1; n <= SEGMENT_GROUP_SLOTS; n++) {
@@ -128,6 +131,7 @@ static uint32_t choose_limit(const struct slot_pool *pool)
     if (compact->eager)
         return most;
     uint64_t need = need_bytes(pool, nused) + SPARE_BYTES;
+    compact->later[compact->size_class] = !compact->idle;
     if (disk <= need + need / (compact->idle ? IDLE_BEGIN_PART : BEGIN_PART))
         return 0;
     uint32_t limit = 0;
@@ -164,6 +168,7 @@ static void begin_survey(struct slot_pool *pool, uint32_t size_class)
     compact->phase = COMPACT_SURVEY;
     compact->size_class = size_class;
     compact->freed[size_class] = 0;
+    compact->later[size_class] = false;
     compact->at = (struct slot_place){0};
     memset(compact->ngroups, 0, sizeof(compact->ngroups));
     memset(compact->nblocks, 0, sizeof(compact->nblocks));
@@ -210,11 +215,17 @@ static void look_for_quiet(struct slot_pool *pool, int64_t now_ms)
 
 static bool has_changed(const struct slot_pool *pool, uint32_t size_class)
 {
-    uint64_t nused = pool->nused[size_class], freed = pool->compact.freed[size_class];
+    const struct slot_compact *compact = &pool->compact;
+    uint64_t nused = pool->nused[size_class], freed = compact->freed[size_class];
 
-    if (nused == 0 || freed == 0)
+    if (nused == 0)
         return false;
-    return pool->compact.eager || (freed >= SEGMENT_GROUP_SLOTS && freed >= nused / CHANGED_PART);
+    if (compact->eager)
+        return freed > 0;
+    if (compact->idle)
+        return compact->later[size_class] ||
+               (freed >= IDLE_CHANGED_LEAST && freed >= nused / IDLE_CHANGED_PART);
+    return freed >= CHANGED_LEAST && freed >= nused / CHANGED_PART;
 }
 
 /* Begins to look at a class that is worth it. *PAUSE_MS: when one may be. */
@@ -226,6 +237,8 @@ static void find_class(struct slot_pool *pool, int64_t now_ms, int *pause_ms)
     if (count_filled(compact) > 0)
         *pause_ms = next_ms;
     for (uint32_t size_class = 0; size_class < SIZE_CLASSES; size_class++) {
+        if (!compact->idle && compact->later[size_class])
+            *pause_ms = next_ms;
         if (!has_changed(pool, size_class))
             continue;
         if (compact->eager || compact->quiet[size_class]) {

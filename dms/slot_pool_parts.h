@@ -60,6 +60,7 @@ struct slot_compact {
     uint64_t freed[SIZE_CLASSES];  /* slots since the class was looked at */
     uint64_t filled[SIZE_CLASSES]; /* since it was checked whether it is quiet */
     bool quiet[SIZE_CLASSES];      /* in the time before that */
+    bool later[SIZE_CLASSES];      /* was looked at while pages were stored: once more when idle */
     bool idle;                     /* hardly anything was stored in any class */
 };
 

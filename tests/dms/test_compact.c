@@ -164,8 +164,28 @@ static void test_not_while_much_is_stored(void **state)
     assert_int_equal(choose(now_ms, chosen, &pause_ms), 0);
 }
 
-/* One in eight of whole pages left, each with blocks of its own: only headers could be saved. Of
- * small ones, one in four have as many blocks as all. */
+/* What is not worth it while pages are stored is when that has ended, though nothing more was
+ * freed. */
+static void test_again_when_idle(void **state)
+{
+    uint64_t chosen[BATCH];
+    int64_t now_ms = 1000;
+    int pause_ms;
+
+    (void)state;
+    fill(SLOTS, WIRE_PAGE_BYTES);
+    thin_out(4);
+    for (int i = 0; i < 3; i++) {
+        fill(nrefs / 32, WIRE_PAGE_BYTES);
+        assert_int_equal(choose(now_ms, chosen, &pause_ms), 0);
+        assert_int_equal(pause_ms, WINDOW_MS);
+        now_ms += WINDOW_MS;
+    }
+    assert_in_range(choose(now_ms, chosen, &pause_ms), 1, BATCH);
+}
+
+/* Whole pages have blocks of their own: only headers can be saved, of one in two left hardly any.
+ * Of small ones, one in four have as many blocks as all. */
 static void test_only_what_is_worth_it(void **state)
 {
     static const struct {
@@ -173,7 +193,7 @@ static void test_only_what_is_worth_it(void **state)
         bool is_worth;
     } cases[] = {
         {WIRE_PAGE_BYTES, 2, false},
-        {WIRE_PAGE_BYTES, 4, false},
+        {WIRE_PAGE_BYTES, 4, true},
         {WIRE_PAGE_BYTES, 16, true},
         {600, 1, false},
         {600, 2, true},
@@ -322,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         COMPACT_TEST(test_waits_until_it_is_quiet),
         COMPACT_TEST(test_not_while_much_is_stored),
+        COMPACT_TEST(test_again_when_idle),
         COMPACT_TEST(test_only_what_is_worth_it),
         COMPACT_TEST(test_sparse_groups_are_emptied),
         COMPACT_TEST(test_room_is_given_back_after_moving),
