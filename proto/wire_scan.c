@@ -12,40 +12,38 @@ struct token {
     uint64_t value; /* the number, the bytes of text, the elements of the array */
 };
 
-/* First bytes that are followed by a big-endian number of so many bytes. */
+/* What follows the first bytes from 0xc0 to 0xdf: a big-endian number of so many bytes; none: the
+ * first byte is none of ours. */
 struct wide_form {
-    uint8_t first, width;
+    uint8_t width;
     enum kind kind;
 };
 
 /* clang-format off */
-static const struct wide_form wide_forms[] = {
-    {0xcc, 1, KIND_NUMBER}, {0xcd, 2, KIND_NUMBER}, {0xce, 4, KIND_NUMBER}, {0xcf, 8, KIND_NUMBER},
-    {0xd0, 1, KIND_SIGNED}, {0xd1, 2, KIND_SIGNED}, {0xd2, 4, KIND_SIGNED}, {0xd3, 8, KIND_SIGNED},
-    {0xd9, 1, KIND_TEXT},   {0xda, 2, KIND_TEXT},   {0xdb, 4, KIND_TEXT},
-    {0xdc, 2, KIND_ARRAY},  {0xdd, 4, KIND_ARRAY},
+static const struct wide_form wide_forms[0x20] = {
+    [0x0c] = {1, KIND_NUMBER}, [0x0d] = {2, KIND_NUMBER}, [0x0e] = {4, KIND_NUMBER}, [0x0f] = {8, KIND_NUMBER},
+    [0x10] = {1, KIND_SIGNED}, [0x11] = {2, KIND_SIGNED}, [0x12] = {4, KIND_SIGNED}, [0x13] = {8, KIND_SIGNED},
+    [0x19] = {1, KIND_TEXT},   [0x1a] = {2, KIND_TEXT},   [0x1b] = {4, KIND_TEXT},
+    [0x1c] = {2, KIND_ARRAY},  [0x1d] = {4, KIND_ARRAY},
 };
 /* clang-format on */
 
 static bool read_wide(struct cursor *cursor, uint8_t first, struct token *out)
 {
-    for (size_t i = 0; i < sizeof(wide_forms) / sizeof(wide_forms[0]); i++) {
-        const struct wide_form *form = &wide_forms[i];
-        if (form->first != first)
-            continue;
-        if (form->width > cursor->left)
-            return false;
-        /* Some packers use the signed forms for every number: good if not negative. */
-        bool is_negative = form->kind == KIND_SIGNED && (cursor->at[0] & 0x80);
-        out->kind = form->kind == KIND_SIGNED ? KIND_NUMBER : form->kind;
-        out->value = 0;
-        for (size_t k = 0; k < form->width; k++)
-            out->value = out->value << 8 | cursor->at[k];
-        cursor->at += form->width;
-        cursor->left -= form->width;
-        return !is_negative;
-    }
-    return false;
+    const struct wide_form *form = &wide_forms[first & 0x1f];
+    uint64_t value = 0;
+
+    if (first < 0xc0 || first > 0xdf || form->width == 0 || form->width > cursor->left)
+        return false;
+    for (size_t k = 0; k < form->width; k++)
+        value = value << 8 | cursor->at[k];
+    /* Some packers use the signed forms for every number: good if not negative. */
+    if (form->kind == KIND_SIGNED && (cursor->at[0] & 0x80))
+        return false;
+    *out = (struct token){form->kind == KIND_SIGNED ? KIND_NUMBER : form->kind, value};
+    cursor->at += form->width;
+    cursor->left -= form->width;
+    return true;
 }
 
 /* Reads one token; the bytes of a text are passed over. Any promise it makes about what follows

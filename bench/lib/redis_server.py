@@ -1,4 +1,5 @@
 """A Redis that is started, asked and ended, on either side."""
+import contextlib
 import os
 import shutil
 import time
@@ -9,11 +10,11 @@ THETA = 0.99
 PATIENCE_S = 20
 
 
-def words_of(bench):
+def words_of(bench, name="redis"):
     if not shutil.which("redis-server"):
         raise Missing("redis-server is not installed")
-    return [shutil.which("redis-server"), "--port", "0", "--unixsocket", bench.path("redis"), "--save", "",
-            "--appendonly", "no", "--dir", bench.dir, "--daemonize", "no", "--logfile", bench.path("redis.log")]
+    return [shutil.which("redis-server"), "--port", "0", "--unixsocket", bench.path(name), "--save", "",
+            "--appendonly", "no", "--dir", bench.dir, "--daemonize", "no", "--logfile", bench.path(f"{name}.log")]
 
 
 def resident_mib(pid):
@@ -24,27 +25,42 @@ def resident_mib(pid):
     raise Failure("no RssAnon")
 
 
-def ask(bench, words, keys, *how, watch=None):
-    """Starts a server with these words, has zipf ask it (how: seconds of warming up, seconds, and, if it
-    is a number of requests that counts, that), ends it. Returns what zipf printed, with wall_s, all of it."""
-    path = bench.path("redis")
+@contextlib.contextmanager
+def serving(bench, words, name="redis"):
+    """A server that is started with these words, which name its socket as words_of(bench, name) does, and
+    is ended in the end."""
+    path = bench.path(name)
     if os.path.exists(path):
         os.unlink(path)
     begun = time.monotonic()
-    with open(bench.path("server.err"), "wb") as err:
+    with open(bench.path(f"{name}.err"), "wb") as err:
         server = bench.start(words, stdout=err, stderr=err)
     try:
         while not os.path.exists(path):
             if server.poll() is not None or time.monotonic() > begun + PATIENCE_S:
                 raise Failure("redis-server does not start")
             time.sleep(0.002)
-        done = bench.run([bench.tool("zipf"), path, str(keys), str(THETA), *map(str, how)]).json()
-        if watch:
-            watch(server.pid)
+        yield server
         bench.run(["redis-cli", "-s", path, "shutdown", "nosave"])
         if server.wait(PATIENCE_S) != 0:
             raise Failure(f"redis-server ended with status {server.returncode}")
-        return {**done, "wall_s": time.monotonic() - begun}
     finally:
         server.kill()
         server.wait()
+
+
+def zipf(bench, keys, *how, name="redis"):
+    """Puts so many values into a server and asks for them; what zipf printed. How: seconds of warming up,
+    seconds, and, if it is a number of requests that counts, that."""
+    return bench.run([bench.tool("zipf"), bench.path(name), str(keys), str(THETA), *map(str, how)]).json()
+
+
+def ask(bench, words, keys, *how, watch=None):
+    """The same with a server of its own, from its start to its end. What zipf printed, with wall_s, all of
+    it; watch(PID) is called before it ends."""
+    begun = time.monotonic()
+    with serving(bench, words) as server:
+        done = zipf(bench, keys, *how)
+        if watch:
+            watch(server.pid)
+    return {**done, "wall_s": time.monotonic() - begun}
