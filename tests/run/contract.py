@@ -6,7 +6,7 @@ import random
 import subprocess
 import time
 
-from harness import Case, main, signal, tool, wait_until, WAIT_S
+from harness import Case, main, signal, stop, tool, wait_until, WAIT_S
 
 # Takes 150 MiB at a budget of 64, then does what it was told.
 LARGE = "block = bytearray(b'x') * (150 << 20); "
@@ -84,7 +84,7 @@ class Signals(Case):
         client = self.start_client(tool("verify"), "--size=128M", "--seconds=2", stdout=subprocess.PIPE,
                                    options=["--stats-interval=50"])
         pid = self.wait_for_program(client, needs_paging=True)
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         self.assertFalse(wait_until(lambda: client.poll() is not None, 1))
         os.kill(pid, signal.SIGCONT)
         self.assertEqual(client.wait(WAIT_S), 0)

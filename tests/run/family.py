@@ -9,7 +9,7 @@ import sys
 import time
 import unittest
 
-from harness import FILL, Case, children_of, exe_of, family_of, is_alive, main, tool, wait_until
+from harness import FILL, Case, children_of, exe_of, family_of, is_alive, main, stop, tool, wait_until
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "proto"))
 import edm_wire as wire  # noqa: E402
@@ -235,7 +235,7 @@ if pid:
     print("ok")
 """, options=[f"--dms=tcp://127.0.0.1:{port}"])
         self.wait_for_file("ready")
-        dms.send_signal(signal.SIGSTOP)
+        stop(dms.pid)
         with open(self.path("go"), "w", encoding="utf-8"):
             pass
         time.sleep(1.5)
@@ -314,7 +314,7 @@ time.sleep(300)
 
     def test_dms_is_stopped(self):
         client, pids = self.start_pair()
-        self.dms.send_signal(signal.SIGSTOP)
+        stop(self.dms.pid)
         self.end_pair(client, pids)
         self.dms.send_signal(signal.SIGCONT)
         self.check_all_removed(client)
@@ -344,7 +344,7 @@ fork()
 check(block, 1)
 """, options=[f"--dms=tcp://127.0.0.1:{self.port}", "--region=family", "--wait=60"])
         pid = int(self.wait_for_file("one"))
-        self.dms.send_signal(signal.SIGSTOP)
+        stop(self.dms.pid)
         with open(self.path("go"), "w", encoding="utf-8"):
             pass
         # It may need a page for that, and wait for it.
@@ -355,7 +355,7 @@ check(block, 1)
 
     def test_dms_stays_away(self):
         client, pids = self.start_pair()
-        self.dms.send_signal(signal.SIGSTOP)
+        stop(self.dms.pid)
         self.end_pair(client, pids)
         self.assertEqual(client.wait(LONG_S), 128 + signal.SIGKILL)
         for name in ("family", "family[.]1"):
@@ -534,7 +534,7 @@ class Deaths(Family):
         names = (b"LD_PRELOAD", b"EDM_AGENT", b"PATH")
         environment = dict(word.split(b"=", 1) for word in environment_of(program).split(b"\0") if b"=" in word)
         guard, = [pid for pid in children_of(client.pid) if name_of(pid) == "edm-guard"]
-        os.kill(guard, signal.SIGSTOP)
+        stop(guard)
         client.kill()
         client.wait()
         done = subprocess.run(["sh", "-c", "(echo forked); sh -c 'echo started'"], stdout=subprocess.PIPE,

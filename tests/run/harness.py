@@ -81,6 +81,13 @@ def is_alive(pid):
     return parent_and_state(pid)[1] not in ("gone", "Z", "X")
 
 
+def stop(pid):
+    """SIGSTOP, and waits until it holds: each thread goes on until it gets a processor to stop on."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = f"/proc/{pid}/task"
+    assert wait_until(lambda: all(parent_and_state(f"{pid}/task/{tid}")[1] in "TZ" for tid in os.listdir(tasks)))
+
+
 def children_of(pid):
     return [int(name) for name in os.listdir("/proc")
             if name.isdigit() and parent_and_state(name)[0] == pid]

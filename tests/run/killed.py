@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-from harness import Case, children_of, exe_of, is_alive, main, signal, tool, wait_until, WAIT_S
+from harness import Case, children_of, exe_of, is_alive, main, signal, stop, tool, wait_until, WAIT_S
 
 GONE_S = 5  # bench/deaths measures how long it takes; here nothing may depend on how busy the machine is
 INTERVAL = "--stats-interval=50"
@@ -50,7 +50,7 @@ class Killed(Case):
         """Without its guard the program ends all the same."""
         client, pid, children = self.start_paging()
         helpers = [child for child in children if child != pid]
-        client.send_signal(signal.SIGSTOP)
+        stop(client.pid)
         for helper in helpers:
             os.kill(helper, signal.SIGKILL)
         client.kill()

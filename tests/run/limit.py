@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 
-from harness import EDM, Case, main, program_of, tool, wait_until
+from harness import EDM, Case, main, program_of, stop, tool, wait_until
 
 MIB = 1 << 20
 # The kernel counts to some pages for each processor; and it takes the test a moment to look, in
@@ -224,7 +224,7 @@ class Reasons(Asking):
                                   "--seed=1", local="256M")
         pid = self.wait_for_program(client)
         self.assertTrue(wait_until(lambda: anonymous_bytes(pid) > 90 * MIB))
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         self.says(self.limit("--wait=1", "stopped", "16M"), 1,
                   "edm: region stopped: the budget is 16384 KiB, but after 1 s [0-9]+ KiB are still resident; "
                   f"process {pid} is stopped")
@@ -353,7 +353,7 @@ class Which(Asking):
 
     def test_does_not_answer(self):
         client = self.idle("silent")
-        os.kill(client.pid, signal.SIGSTOP)
+        stop(client.pid)
         self.says(self.limit("silent", "64M"), 2, f"edm: no region silent is running; process {client.pid}, which runs "
                   "one, does not answer(; .*)?")
         os.kill(client.pid, signal.SIGCONT)
