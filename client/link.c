@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 enum {
-    FIRST_RETRY_MS = 20,
+    FIRST_RETRY_MS = 2, /* a DMS that is just being started is there after some milliseconds */
     LAST_RETRY_MS = 500,
     LOOKUP_MS = 5,       /* between two looks whether the name is known by now */
     CONNECT_MS = 5000,   /* for the connection */

@@ -224,4 +224,4 @@ def main():
 
 
 __all__ = ["EDM", "FILL", "TOOLS", "WAIT_S", "Case", "children_of", "exe_of", "family_of", "free_port", "is_alive", "main",
-           "program_of", "signal", "tool", "wait_until"]
+           "program_of", "signal", "stop", "tool", "wait_until"]
