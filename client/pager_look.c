@@ -401,7 +401,7 @@ static void hold(struct space *space, uint64_t now_us)
 /* The program has filled memory we had not seen, faster than pages can leave: let it wait. Half of
  * what lies between the threshold and the limit is kept for what it does until it stops. The same
  * when it has grown by so much since the last look that by the next it could be over. */
-static void brake(struct space *space, uint64_t grown, uint64_t now_us)
+static void brake(struct space *space, uint64_t grown, bool may_have_mapped, uint64_t now_us)
 {
     const struct pager *pager = space->pager;
     uint64_t resident = pager_resident(pager);
@@ -411,7 +411,7 @@ static void brake(struct space *space, uint64_t grown, uint64_t now_us)
         reclaim_is_hopeless(space->pager, now_us))
         return;
     hold(space, now_us);
-    if (space->brake.on)
+    if (space->brake.on && may_have_mapped)
         look_at_maps(space); /* nothing grows now: all there is gets registered */
 }
 
@@ -548,7 +548,9 @@ void look_tick(struct space *space, uint64_t now_us)
     }
     if (events_are_pending(space))
         return;
-    brake(space, grown, now_us);
+    /* A look costs more than all else here, and of many processes that are held in turn most have
+     * mapped nothing since the last one. */
+    brake(space, grown, space->look_again || size.virtual_pages != space->virtual_pages, now_us);
     uint64_t known = table_resident(space);
     bool unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
     /* With thousands of mappings a look is not free: it may take a tenth of the time. */
