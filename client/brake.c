@@ -66,12 +66,12 @@ static int stop_awake(struct brake *brake, const struct proc_map *proc)
     snprintf(path, sizeof path, "/proc/%d/task", (int)brake->leader);
     DIR *dir = opendir(path);
     if (!dir)
-        return -errno;
+        return errno == ENOENT ? -ESRCH : -errno;
     int err = 0;
     for (struct dirent *entry; (entry = readdir(dir));) {
         pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
         if (tid <= 0 || tid == brake->spared || is_known(brake, tid) ||
-            proc_map_thread_sleeps(proc, tid))
+            proc_map_thread_is_still(proc, tid))
             continue;
         int result = stop_thread(brake, tid);
         if (result && result != -ESRCH)

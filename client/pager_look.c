@@ -398,10 +398,18 @@ static void hold(struct space *space, uint64_t now_us)
         space->pager->counters.brakes++;
 }
 
+/* A look at the mappings costs more than all else here, and of many processes that are held in turn
+ * most have mapped nothing since the last one. */
+static bool may_have_mapped(const struct space *space, const struct proc_size *size)
+{
+    return space->look_again || size->virtual_pages != space->virtual_pages;
+}
+
 /* The program has filled memory we had not seen, faster than pages can leave: let it wait. Half of
  * what lies between the threshold and the limit is kept for what it does until it stops. The same
  * when it has grown by so much since the last look that by the next it could be over. */
-static void brake(struct space *space, uint64_t grown, bool may_have_mapped, uint64_t now_us)
+static void brake(struct space *space, uint64_t grown, const struct proc_size *size,
+                  uint64_t now_us)
 {
     const struct pager *pager = space->pager;
     uint64_t resident = pager_resident(pager);
@@ -411,7 +419,7 @@ static void brake(struct space *space, uint64_t grown, bool may_have_mapped, uin
         reclaim_is_hopeless(space->pager, now_us))
         return;
     hold(space, now_us);
-    if (space->brake.on && may_have_mapped)
+    if (space->brake.on && may_have_mapped(space, size))
         look_at_maps(space); /* nothing grows now: all there is gets registered */
 }
 
@@ -470,12 +478,15 @@ void look_release(struct space *space, uint64_t now_us)
         brake_poll(&space->brake);
     if (!space->brake.on)
         return;
-    bool on = !may_go_on(space, now_us);
-    int err = on ? brake_watch(&space->brake, space->proc, now_us) : 0;
-    if (err)
-        note_denied(space, err, now_us);
-    if (!on || err)
+    if (may_go_on(space, now_us)) {
         brake_release(&space->brake);
+        return;
+    }
+    int err = brake_watch(&space->brake, space->proc, now_us);
+    if (err) {
+        note_denied(space, err, now_us);
+        brake_release(&space->brake);
+    }
 }
 
 static void note_peaks(const struct space *space, uint64_t outside)
@@ -548,15 +559,12 @@ void look_tick(struct space *space, uint64_t now_us)
     }
     if (events_are_pending(space))
         return;
-    /* A look costs more than all else here, and of many processes that are held in turn most have
-     * mapped nothing since the last one. */
-    brake(space, grown, space->look_again || size.virtual_pages != space->virtual_pages, now_us);
+    brake(space, grown, &size, now_us);
     uint64_t known = table_resident(space);
     bool unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
     /* With thousands of mappings a look is not free: it may take a tenth of the time. */
     bool affordable = now_us - space->looked_us > 9 * space->look_cost_us;
-    if ((space->look_again || size.virtual_pages != space->virtual_pages) &&
-        (affordable || unknown)) {
+    if (may_have_mapped(space, &size) && (affordable || unknown)) {
         space->virtual_pages = size.virtual_pages;
         look_at_maps(space);
         known = table_resident(space);

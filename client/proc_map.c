@@ -427,10 +427,11 @@ int proc_map_thread_call(const struct proc_map *map, pid_t tid, struct proc_call
     return 0;
 }
 
-bool proc_map_thread_sleeps(const struct proc_map *map, pid_t tid)
+bool proc_map_thread_is_still(const struct proc_map *map, pid_t tid)
 {
     /* The state first: it costs less, and a thread that runs need not be asked for its call. */
+    char state = state_of_thread(map, tid);
     struct proc_call call;
-    return state_of_thread(map, tid) == 'S' && !proc_map_thread_call(map, tid, &call) &&
-           call.number >= 0;
+    return state == 'Z' || state == 'X' ||
+           (state == 'S' && !proc_map_thread_call(map, tid, &call) && call.number >= 0);
 }

@@ -82,9 +82,10 @@ uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid);
 /* Whether one of the program's threads has been stopped by a signal. */
 bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid);
 
-/* Whether one of the program's threads sleeps in a system call, where a signal would wake it. Not
- * when it waits for a page that it touched outside of one. */
-bool proc_map_thread_sleeps(const struct proc_map *map, pid_t tid);
+/* Whether one of the program's threads touches nothing now: it sleeps in a system call, where a
+ * signal would wake it, or has ended. Not when it waits for a page that it touched outside of a
+ * call. */
+bool proc_map_thread_is_still(const struct proc_map *map, pid_t tid);
 
 /* Looks at what the threads do, all but SPARED's. A thread that sleeps and can be interrupted, or
  * is stopped, is not in the part of a call that changes memory: what it had begun to do when stamp
