@@ -115,9 +115,9 @@ static uint32_t fullest_limit(const struct slot_compact *compact, uint64_t nused
 }
 
 /* From the survey: up to how many slots in use a group is to be emptied; 0: it is not worth it. */
-static uint32_t choose_limit(struct slot_pool *pool)
+static uint32_t choose_limit(const struct slot_pool *pool)
 {
-    struct slot_compact *compact = &pool->compact;
+    const struct slot_compact *compact = &pool->compact;
     uint64_t nused = 0, ngroups = 0, disk = 0;
 
     for (uint32_t n = 1; n <= SEGMENT_GROUP_SLOTS; n++) {
@@ -131,7 +131,6 @@ static uint32_t choose_limit(struct slot_pool *pool)
     if (compact->eager)
         return most;
     uint64_t need = need_bytes(pool, nused) + SPARE_BYTES;
-    compact->later[compact->size_class] = !compact->idle;
     if (disk <= need + need / (compact->idle ? IDLE_BEGIN_PART : BEGIN_PART))
         return 0;
     uint32_t limit = 0;
@@ -168,7 +167,6 @@ static void begin_survey(struct slot_pool *pool, uint32_t size_class)
     compact->phase = COMPACT_SURVEY;
     compact->size_class = size_class;
     compact->freed[size_class] = 0;
-    compact->later[size_class] = false;
     compact->at = (struct slot_place){0};
     memset(compact->ngroups, 0, sizeof(compact->ngroups));
     memset(compact->nblocks, 0, sizeof(compact->nblocks));
@@ -179,6 +177,7 @@ static void begin_moves(struct slot_pool *pool)
     struct slot_compact *compact = &pool->compact;
 
     compact->limit = choose_limit(pool);
+    compact->later[compact->size_class] = !compact->idle;
     compact->phase = compact->limit == 0 ? COMPACT_IDLE : COMPACT_MOVE;
     compact->at = (struct slot_place){0};
     compact->to = (struct slot_place){pool->nmembers, 0};

@@ -141,22 +141,32 @@ static void test_waits_until_it_is_quiet(void **state)
     assert_in_range(choose(now_ms + 1, chosen, &pause_ms), 1, BATCH);
 }
 
+/* So many windows, in each of which a PART-th of the pages is stored: nothing is chosen. Returns
+ * when they are over. */
+static int64_t store_through(int64_t now_ms, int windows, uint32_t part)
+{
+    uint64_t chosen[BATCH];
+    int pause_ms;
+
+    for (int i = 0; i < windows; i++) {
+        fill(nrefs / part, WIRE_PAGE_BYTES);
+        assert_int_equal(choose(now_ms, chosen, &pause_ms), 0);
+        assert_int_equal(pause_ms, WINDOW_MS);
+        now_ms += WINDOW_MS;
+    }
+    return now_ms;
+}
+
 /* What is stored fills what is free. */
 static void test_not_while_much_is_stored(void **state)
 {
     uint64_t chosen[BATCH];
-    int64_t now_ms = 1000;
     int pause_ms;
 
     (void)state;
     fill(SLOTS, WIRE_PAGE_BYTES);
     thin_out(16);
-    for (int i = 0; i < 5; i++) {
-        fill(nrefs / 8, WIRE_PAGE_BYTES);
-        assert_int_equal(choose(now_ms, chosen, &pause_ms), 0);
-        assert_int_equal(pause_ms, WINDOW_MS);
-        now_ms += WINDOW_MS;
-    }
+    int64_t now_ms = store_through(1000, 5, 8);
     assert_in_range(choose(now_ms, chosen, &pause_ms), 1, BATCH);
     /* Neither when that begins later. */
     fill(nrefs / 8, WIRE_PAGE_BYTES);
@@ -169,18 +179,12 @@ static void test_not_while_much_is_stored(void **state)
 static void test_again_when_idle(void **state)
 {
     uint64_t chosen[BATCH];
-    int64_t now_ms = 1000;
     int pause_ms;
 
     (void)state;
     fill(SLOTS, WIRE_PAGE_BYTES);
     thin_out(4);
-    for (int i = 0; i < 3; i++) {
-        fill(nrefs / 32, WIRE_PAGE_BYTES);
-        assert_int_equal(choose(now_ms, chosen, &pause_ms), 0);
-        assert_int_equal(pause_ms, WINDOW_MS);
-        now_ms += WINDOW_MS;
-    }
+    int64_t now_ms = store_through(1000, 3, 32);
     assert_in_range(choose(now_ms, chosen, &pause_ms), 1, BATCH);
 }
 
