@@ -35,12 +35,6 @@ enum {
 
 static char much[MUCH];
 
-static void must(bool well, const char *call)
-{
-    if (!well)
-        pages_fail("%s: %s", call, strerror(errno));
-}
-
 static void wait_ms(long ms)
 {
     struct timespec left = {ms / 1000, ms % 1000 * 1000000};
@@ -73,7 +67,7 @@ static void drain(int fd)
     ssize_t n;
     while ((n = read(fd, piece, sizeof piece)) > 0)
         continue;
-    must(n == 0, "read");
+    pages_must(n == 0, "read");
 }
 
 static void end_write(void)
@@ -94,7 +88,7 @@ static long call_recv(void)
 
 static void end_recv(void)
 {
-    must(send(late_fd[1], "x", 1, 0) == 1, "send");
+    pages_must(send(late_fd[1], "x", 1, 0) == 1, "send");
 }
 
 static long call_epoll_wait(void)
@@ -106,7 +100,7 @@ static long call_epoll_wait(void)
 static void end_epoll_wait(void)
 {
     uint64_t one = 1;
-    must(write(event, &one, sizeof one) == sizeof one, "write");
+    pages_must(write(event, &one, sizeof one) == sizeof one, "write");
 }
 
 static long call_semop(void)
@@ -118,7 +112,7 @@ static long call_semop(void)
 static void end_semop(void)
 {
     struct sembuf give = {.sem_op = 1};
-    must(!semop(semaphores, &give, 1), "semop");
+    pages_must(!semop(semaphores, &give, 1), "semop");
 }
 
 struct message {
@@ -135,7 +129,7 @@ static long call_msgrcv(void)
 static void end_msgrcv(void)
 {
     struct message message = {.kind = 1, .text = "hello"};
-    must(!msgsnd(messages, &message, sizeof message.text, 0), "msgsnd");
+    pages_must(!msgsnd(messages, &message, sizeof message.text, 0), "msgsnd");
 }
 
 static long call_sigtimedwait(void)
@@ -149,7 +143,7 @@ static long call_sigtimedwait(void)
 
 static void end_sigtimedwait(void)
 {
-    must(!kill(getpid(), SIGUSR1), "kill");
+    pages_must(!kill(getpid(), SIGUSR1), "kill");
 }
 
 static struct sleeper {
@@ -175,20 +169,20 @@ enum { NSLEEPERS = sizeof sleepers / sizeof *sleepers };
 
 static void make_all(void)
 {
-    must(!pipe(pipe_fd), "pipe");
-    must(!socketpair(AF_UNIX, SOCK_STREAM, 0, socket_fd), "socketpair");
-    must(!socketpair(AF_UNIX, SOCK_STREAM, 0, late_fd), "socketpair");
+    pages_must(!pipe(pipe_fd), "pipe");
+    pages_must(!socketpair(AF_UNIX, SOCK_STREAM, 0, socket_fd), "socketpair");
+    pages_must(!socketpair(AF_UNIX, SOCK_STREAM, 0, late_fd), "socketpair");
     struct timeval most = {WAIT_MS / 1000, 0};
-    must(!setsockopt(late_fd[0], SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most), "setsockopt");
+    pages_must(!setsockopt(late_fd[0], SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most), "setsockopt");
     epoll = epoll_create1(0);
     event = eventfd(0, 0);
-    must(epoll >= 0 && event >= 0, "epoll_create1, eventfd");
-    must(!epoll_ctl(epoll, EPOLL_CTL_ADD, event, &(struct epoll_event){.events = EPOLLIN}),
-         "epoll_ctl");
+    pages_must(epoll >= 0 && event >= 0, "epoll_create1, eventfd");
+    pages_must(!epoll_ctl(epoll, EPOLL_CTL_ADD, event, &(struct epoll_event){.events = EPOLLIN}),
+               "epoll_ctl");
     semaphores = semget(IPC_PRIVATE, 1, 0600);
-    must(semaphores >= 0, "semget");
+    pages_must(semaphores >= 0, "semget");
     messages = msgget(IPC_PRIVATE, 0600);
-    must(messages >= 0, "msgget");
+    pages_must(messages >= 0, "msgget");
 }
 
 static void remove_all(void)

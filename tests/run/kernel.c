@@ -32,12 +32,6 @@ enum { NPAGES = 64, BYTES = NPAGES * PAGE_BYTES, ID = 7, OTHER = 8, RW = PROT_RE
 
 static int file; /* BYTES long, filled as OTHER */
 
-static void must(bool well, const char *call)
-{
-    if (!well)
-        pages_fail("%s: %s", call, strerror(errno));
-}
-
 static char *filled(uint64_t id)
 {
     char *at = pages_map(NPAGES);
@@ -52,7 +46,7 @@ static void out(char *at)
 
 static bool case_read(char *at)
 {
-    must(pread(file, at, BYTES, 0) == BYTES, "pread");
+    pages_must(pread(file, at, BYTES, 0) == BYTES, "pread");
     pages_check(at, OTHER, 0, NPAGES);
     return true;
 }
@@ -61,10 +55,10 @@ static bool case_write(char *at)
 {
     char path[] = "kernel-XXXXXX";
     int fd = mkstemp(path);
-    must(fd >= 0 && unlink(path) == 0, "mkstemp");
-    must(write(fd, at, BYTES) == BYTES, "write");
+    pages_must(fd >= 0 && unlink(path) == 0, "mkstemp");
+    pages_must(write(fd, at, BYTES) == BYTES, "write");
     char *back = mmap(NULL, BYTES, PROT_READ, MAP_SHARED, fd, 0);
-    must(back != MAP_FAILED, "mmap");
+    pages_must(back != MAP_FAILED, "mmap");
     pages_check(back, ID, 0, NPAGES);
     munmap(back, BYTES);
     close(fd);
@@ -80,7 +74,7 @@ static bool case_readv(char *at)
         vectors[i] = (struct iovec){more + (NPAGES - 1 - i) * PAGE_BYTES, PAGE_BYTES};
     out(at);
     out(more);
-    must(preadv(file, vectors, NPAGES, 0) == BYTES, "preadv");
+    pages_must(preadv(file, vectors, NPAGES, 0) == BYTES, "preadv");
     for (size_t i = 0; i < NPAGES; i++)
         pages_check(more + (NPAGES - 1 - i) * PAGE_BYTES, OTHER, i, 1);
     munmap(more, BYTES);
@@ -91,15 +85,16 @@ static bool case_sockets(char *at)
 {
     char *to = filled(OTHER);
     int ends[2];
-    must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "socketpair");
+    pages_must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "socketpair");
     out(at);
     out(to);
     for (size_t i = 0; i < NPAGES; i++) {
         struct iovec vectors[2] = {{at + i * PAGE_BYTES, 100},
                                    {at + i * PAGE_BYTES + 100, PAGE_BYTES - 100}};
         struct msghdr message = {.msg_iov = vectors, .msg_iovlen = 2};
-        must(sendmsg(ends[0], &message, 0) == PAGE_BYTES, "sendmsg");
-        must(recv(ends[1], to + i * PAGE_BYTES, PAGE_BYTES, MSG_WAITALL) == PAGE_BYTES, "recv");
+        pages_must(sendmsg(ends[0], &message, 0) == PAGE_BYTES, "sendmsg");
+        pages_must(recv(ends[1], to + i * PAGE_BYTES, PAGE_BYTES, MSG_WAITALL) == PAGE_BYTES,
+                   "recv");
     }
     pages_check(to, ID, 0, NPAGES);
     close(ends[0]);
@@ -122,13 +117,13 @@ static bool case_futex(char *at)
     *word = 0;
     out(at);
     pthread_t thread;
-    must(pthread_create(&thread, NULL, wake, (void *)word) == 0, "pthread_create");
+    pages_must(pthread_create(&thread, NULL, wake, (void *)word) == 0, "pthread_create");
     while (*word == 0)
         (void)syscall(SYS_futex, word, FUTEX_WAIT, 0, NULL, NULL, 0);
     pthread_join(thread, NULL);
     out(at);
-    must(syscall(SYS_futex, word, FUTEX_WAIT, 0, NULL, NULL, 0) == -1 && errno == EAGAIN,
-         "FUTEX_WAIT on another value");
+    pages_must(syscall(SYS_futex, word, FUTEX_WAIT, 0, NULL, NULL, 0) == -1 && errno == EAGAIN,
+               "FUTEX_WAIT on another value");
     pages_check(at + PAGE_BYTES, ID, 1, NPAGES - 1);
     return true;
 }
@@ -136,9 +131,9 @@ static bool case_futex(char *at)
 static bool case_getdents(char *at)
 {
     int fd = open("/proc/self", O_RDONLY | O_DIRECTORY);
-    must(fd >= 0, "open");
+    pages_must(fd >= 0, "open");
     long got = syscall(SYS_getdents64, fd, at, BYTES);
-    must(got > 0, "getdents64");
+    pages_must(got > 0, "getdents64");
     close(fd);
     bool found = false;
     for (long i = 0; i < got;) {
@@ -155,15 +150,15 @@ static bool case_getdents(char *at)
 static bool case_ioctl(char *at)
 {
     int ends[2];
-    must(pipe(ends) == 0 && write(ends[1], "12345", 5) == 5, "pipe");
-    must(ioctl(ends[0], FIONREAD, at) == 0, "FIONREAD");
+    pages_must(pipe(ends) == 0 && write(ends[1], "12345", 5) == 5, "pipe");
+    pages_must(ioctl(ends[0], FIONREAD, at) == 0, "FIONREAD");
     int there;
     memcpy(&there, at, sizeof there);
     if (there != 5)
         pages_fail("FIONREAD: %d", there);
     out(at);
     struct stat *status = (struct stat *)(at + PAGE_BYTES);
-    must(fstat(file, status) == 0 && status->st_size == BYTES, "fstat");
+    pages_must(fstat(file, status) == 0 && status->st_size == BYTES, "fstat");
     close(ends[0]);
     close(ends[1]);
     pages_check(at + 2 * PAGE_BYTES, ID, 2, NPAGES - 2);
@@ -183,9 +178,9 @@ static void on_signal(int number)
 static bool case_signal_frame(char *at)
 {
     stack_t stack = {.ss_sp = at, .ss_size = BYTES}, old;
-    must(sigaltstack(&stack, &old) == 0, "sigaltstack");
+    pages_must(sigaltstack(&stack, &old) == 0, "sigaltstack");
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
-    must(sigaction(SIGUSR1, &action, NULL) == 0, "sigaction");
+    pages_must(sigaction(SIGUSR1, &action, NULL) == 0, "sigaction");
     for (int i = 0; i < 5; i++) {
         out(at);
         signals = 0;
@@ -193,7 +188,7 @@ static bool case_signal_frame(char *at)
         if (signals != 1)
             pages_fail("%d signals", (int)signals);
     }
-    must(sigaltstack(&old, NULL) == 0, "sigaltstack");
+    pages_must(sigaltstack(&old, NULL) == 0, "sigaltstack");
     pages_check(at, ID, 0, NPAGES / 2); /* a stack grows down */
     return true;
 }
@@ -215,12 +210,12 @@ static bool case_robust(char *at)
     memset(at, 0, PAGE_BYTES);
     pthread_mutex_init(mutex, &attr);
     pthread_t thread;
-    must(pthread_create(&thread, NULL, take_and_end, mutex) == 0, "pthread_create");
+    pages_must(pthread_create(&thread, NULL, take_and_end, mutex) == 0, "pthread_create");
     pthread_join(thread, NULL);
     out(at);
     if (pthread_mutex_lock(mutex) != EOWNERDEAD)
         pages_fail("the owner's death was not told");
-    must(pthread_mutex_consistent(mutex) == 0 && pthread_mutex_unlock(mutex) == 0, "mutex");
+    pages_must(pthread_mutex_consistent(mutex) == 0 && pthread_mutex_unlock(mutex) == 0, "mutex");
     pages_check(at + PAGE_BYTES, ID, 1, NPAGES - 1);
     return true;
 }
@@ -229,16 +224,16 @@ static bool case_direct(char *at)
 {
     char path[] = "direct-XXXXXX";
     int fd = mkstemp(path);
-    must(fd >= 0, "mkstemp");
+    pages_must(fd >= 0, "mkstemp");
     close(fd);
     fd = open(path, O_RDWR | O_DIRECT);
     unlink(path);
     if (fd < 0)
         return false;
-    must(pwrite(fd, at, BYTES, 0) == BYTES, "pwrite");
+    pages_must(pwrite(fd, at, BYTES, 0) == BYTES, "pwrite");
     memset(at, 0, BYTES);
     out(at);
-    must(pread(fd, at, BYTES, 0) == BYTES, "pread");
+    pages_must(pread(fd, at, BYTES, 0) == BYTES, "pread");
     pages_check(at, ID, 0, NPAGES);
     close(fd);
     return true;
@@ -260,7 +255,7 @@ static bool ring_open(struct ring *ring)
     ring->fd = (int)syscall(SYS_io_uring_setup, 8, &ring->params);
     if (ring->fd < 0)
         return false;
-    must(ring->params.features & IORING_FEAT_SINGLE_MMAP, "one map");
+    pages_must(ring->params.features & IORING_FEAT_SINGLE_MMAP, "one map");
     size_t sq = ring->params.sq_off.array + ring->params.sq_entries * sizeof(uint32_t);
     size_t cq = ring->params.cq_off.cqes + ring->params.cq_entries * sizeof(struct io_uring_cqe);
     ring->queue_bytes = sq > cq ? sq : cq;
@@ -269,7 +264,8 @@ static bool ring_open(struct ring *ring)
         mmap(NULL, ring->queue_bytes, RW, MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQ_RING);
     ring->entries =
         mmap(NULL, ring->entries_bytes, RW, MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQES);
-    must(ring->queue != MAP_FAILED && (void *)ring->entries != MAP_FAILED, "mmap of the ring");
+    pages_must(ring->queue != MAP_FAILED && (void *)ring->entries != MAP_FAILED,
+               "mmap of the ring");
     return true;
 }
 
@@ -299,8 +295,8 @@ static int ring_do(struct ring *ring, uint8_t op, int fd, void *at, unsigned byt
     entry->flags = async ? IOSQE_ASYNC : 0;
     ring_word(ring, ring->params.sq_off.array)[index] = index;
     __atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-    must(syscall(SYS_io_uring_enter, ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) == 1,
-         "io_uring_enter");
+    pages_must(syscall(SYS_io_uring_enter, ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) == 1,
+               "io_uring_enter");
     uint32_t *head = ring_word(ring, ring->params.cq_off.head);
     struct io_uring_cqe *done = (struct io_uring_cqe *)(ring->queue + ring->params.cq_off.cqes);
     int result = done[*head & *ring_word(ring, ring->params.cq_off.ring_mask)].res;
@@ -316,7 +312,8 @@ static bool case_uring(char *at)
     for (int async = 0; async < 2; async++) {
         pages_fill(at, ID, 0, NPAGES);
         out(at);
-        must(ring_do(&ring, IORING_OP_READ, file, at, BYTES, async) == BYTES, "IORING_OP_READ");
+        pages_must(ring_do(&ring, IORING_OP_READ, file, at, BYTES, async) == BYTES,
+                   "IORING_OP_READ");
         pages_check(at, OTHER, 0, NPAGES);
         out(at);
         pages_check(at, OTHER, 0, NPAGES);
@@ -339,7 +336,7 @@ static bool case_uring_pinned(char *at)
     }
     pages_check(at, ID, 0, NPAGES);
     pages_press_some(at, NPAGES);
-    must(ring_do(&ring, IORING_OP_READ_FIXED, file, at, BYTES, false) == BYTES, "READ_FIXED");
+    pages_must(ring_do(&ring, IORING_OP_READ_FIXED, file, at, BYTES, false) == BYTES, "READ_FIXED");
     pages_check(at, OTHER, 0, NPAGES);
     pages_press_some(at, NPAGES);
     pages_check(at, OTHER, 0, NPAGES);
@@ -369,9 +366,9 @@ static void make_file(void)
 {
     char path[] = "kernel-XXXXXX";
     file = mkstemp(path);
-    must(file >= 0 && unlink(path) == 0, "mkstemp");
+    pages_must(file >= 0 && unlink(path) == 0, "mkstemp");
     char *at = filled(OTHER);
-    must(write(file, at, BYTES) == BYTES, "write");
+    pages_must(write(file, at, BYTES) == BYTES, "write");
     munmap(at, BYTES);
 }
 

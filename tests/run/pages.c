@@ -55,6 +55,12 @@ void pages_fail(const char *format, ...)
     _exit(1);
 }
 
+void pages_must(bool well, const char *call)
+{
+    if (!well)
+        pages_fail("%s: %s", call, strerror(errno));
+}
+
 bool pages_managed(void)
 {
     return getenv("EDM_AGENT") != NULL;

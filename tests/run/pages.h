@@ -24,6 +24,9 @@ extern const char *const pages_where_names[PAGES_NWHERE];
 void pages_name(const char *what);
 _Noreturn void pages_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Unless WELL, the end of the process, with CALL and what errno says. */
+void pages_must(bool well, const char *call);
+
 /* Makes the ballast: memory that pushes the rest out. */
 void pages_start(size_t ballast_bytes);
 

@@ -40,12 +40,6 @@ static char *memory;
 static unsigned nthreads = 200;
 static pthread_barrier_t barrier;
 
-static void must(bool well, const char *call)
-{
-    if (!well)
-        pages_fail("%s: %s", call, strerror(errno));
-}
-
 static pthread_t begin(void *(*run)(void *), void *arg)
 {
     pthread_attr_t attr;
@@ -180,13 +174,13 @@ static void on_signal(int number)
 static bool case_signals(void)
 {
     struct sigaction action = {.sa_handler = on_signal};
-    must(sigaction(SIGUSR1, &action, NULL) == 0, "sigaction");
+    pages_must(sigaction(SIGUSR1, &action, NULL) == 0, "sigaction");
     pthread_t thread = begin(read_for_ever, NULL);
     for (unsigned i = 0; i < SIGNALS; i++) {
         unsigned before = handled;
         if (i % 32 == 0)
             pages_press_some(memory, 64);
-        must(pthread_kill(thread, SIGUSR1) == 0, "pthread_kill");
+        pages_must(pthread_kill(thread, SIGUSR1) == 0, "pthread_kill");
         while (handled == before)
             sched_yield();
     }
@@ -211,7 +205,7 @@ static bool case_stop(void)
     if (!helper)
         return false;
     FILE *to = fopen(helper, "w");
-    must(to != NULL && fprintf(to, "%s\n", command) > 0 && fclose(to) == 0, helper);
+    pages_must(to != NULL && fprintf(to, "%s\n", command) > 0 && fclose(to) == 0, helper);
     do {
         pages_press_some(memory, 64);
         pages_check(memory, ID, 0, NPAGES);
@@ -228,12 +222,12 @@ static bool case_limits(void)
     static const int which[] = {RLIMIT_NOFILE, RLIMIT_STACK, RLIMIT_MEMLOCK, RLIMIT_DATA};
     for (size_t i = 0; i < sizeof which / sizeof *which; i++) {
         struct rlimit old, limit;
-        must(getrlimit((unsigned)which[i], &old) == 0, "getrlimit");
+        pages_must(getrlimit((unsigned)which[i], &old) == 0, "getrlimit");
         limit = old;
         limit.rlim_cur = which[i] == RLIMIT_NOFILE ? 8 : 8 << 20;
-        must(setrlimit((unsigned)which[i], &limit) == 0, "setrlimit");
+        pages_must(setrlimit((unsigned)which[i], &limit) == 0, "setrlimit");
         pages_check(memory, ID, 0, NPAGES);
-        must(setrlimit((unsigned)which[i], &old) == 0, "setrlimit");
+        pages_must(setrlimit((unsigned)which[i], &old) == 0, "setrlimit");
     }
     pages_press(memory, NPAGES);
     pages_check(memory, ID, 0, NPAGES);
@@ -247,7 +241,7 @@ static bool case_own_userfaultfd(void)
     if (fd < 0)
         return false;
     struct uffdio_api api = {.api = UFFD_API};
-    must(ioctl(fd, UFFDIO_API, &api) == 0, "UFFDIO_API");
+    pages_must(ioctl(fd, UFFDIO_API, &api) == 0, "UFFDIO_API");
     char *own = pages_map(64);
     struct uffdio_register range = {.range = {(uintptr_t)own, 64 * PAGE_BYTES},
                                     .mode = UFFDIO_REGISTER_MODE_MISSING};
@@ -258,7 +252,7 @@ static bool case_own_userfaultfd(void)
             pages_fill(page, ID + 1, i, 1);
             struct uffdio_copy copy = {
                 .dst = (uintptr_t)own + i * PAGE_BYTES, .src = (uintptr_t)page, .len = PAGE_BYTES};
-            must(ioctl(fd, UFFDIO_COPY, &copy) == 0, "UFFDIO_COPY");
+            pages_must(ioctl(fd, UFFDIO_COPY, &copy) == 0, "UFFDIO_COPY");
         }
         pages_press_some(own, 64);
         pages_check(own, ID + 1, 0, 64);
@@ -291,7 +285,7 @@ static void close_all(void)
 {
     pages_name("all descriptors closed");
     pages_press(memory, NPAGES);
-    must(syscall(SYS_close_range, 3, ~0U, 0) == 0, "close_range");
+    pages_must(syscall(SYS_close_range, 3, ~0U, 0) == 0, "close_range");
     pages_check(memory, ID, 0, NPAGES);
     char *more = pages_map(8 * NPAGES); /* pushes and is pushed without looking */
     pages_fill(more, ID + 2, 0, 8 * NPAGES);
