@@ -14,10 +14,10 @@ REQUESTS = 100000
 REDIS_ROUNDS = 31
 
 
-def compare(bench, one_run):
+def compare(bench, one_run, rounds=None):
     """Both sides of each round, in turn the one or the other first: what else the machine does hits both."""
     edm, native = [], []
-    for turn in bench.turns(share=1 / 3):
+    for turn in bench.turns(rounds, share=1 / 3):
         sides = ((edm, True), (native, False))
         for results, below_edm in sides if turn % 2 else reversed(sides):
             results.append(one_run(below_edm))
@@ -48,14 +48,14 @@ def compare_redis(bench):
     """Two servers that live as long as each other are asked in turn, for less than a second each: what else
     the machine does hits both."""
     keys, requests = bench.scaled(KEYS, 1000), bench.scaled(REQUESTS, 1000)
-    edm, native = [], []
+
+    def one_run(below_edm):
+        done = zipf(bench, keys, 0, 0, requests, name="below" if below_edm else "beside")
+        return done["load_s"] + done["asked_s"]
+
     below_edm = bench.client_words(words_of(bench, "below"), LOCAL_MIB)
     with serving(bench, below_edm, "below"), serving(bench, words_of(bench, "beside"), "beside"):
-        for turn in bench.turns(rounds=REDIS_ROUNDS, share=1 / 3):
-            sides = ((edm, "below"), (native, "beside"))
-            for results, name in sides if turn % 2 else reversed(sides):
-                done = zipf(bench, keys, 0, 0, requests, name=name)
-                results.append(done["load_s"] + done["asked_s"])
+        edm, native = compare(bench, one_run, REDIS_ROUNDS)
     bench.figure(f"Redis, {keys} SETs and {requests} GETs within budget", "s", edm, "native", native, GOAL)
 
 

@@ -56,11 +56,9 @@ def zipf(bench, keys, *how, name="redis"):
 
 
 def ask(bench, words, keys, *how, watch=None):
-    """The same with a server of its own, from its start to its end. What zipf printed, with wall_s, all of
-    it; watch(PID) is called before it ends."""
-    begun = time.monotonic()
+    """The same with a server of its own; watch(PID) is called before it ends."""
     with serving(bench, words) as server:
         done = zipf(bench, keys, *how)
         if watch:
             watch(server.pid)
-    return {**done, "wall_s": time.monotonic() - begun}
+    return done
