@@ -530,6 +530,15 @@ static void close_fd(int fd)
         close(fd);
 }
 
+/* Processes are found in /proc, by their numbers here: another namespace's has other ones. */
+static bool has_proc(void)
+{
+    char self[16];
+    ssize_t len = readlink("/proc/self", self, sizeof self - 1);
+    self[len > 0 ? len : 0] = '\0';
+    return strtol(self, NULL, 10) == getpid();
+}
+
 int client_run(const struct client_config *config, const char *self)
 {
     static struct run run;
@@ -551,6 +560,12 @@ int client_run(const struct client_config *config, const char *self)
         log_fatal("Client", "%s", why);
         close_fd(run.device_fd);
         return unfit;
+    }
+    if (!has_proc()) {
+        log_fatal("Client", "/proc is not mounted, or is another pid namespace's: mount this one's "
+                            "(mount -t proc proc /proc)");
+        close_fd(run.device_fd);
+        return FAILED;
     }
     int no_stats = config->stats_path ? stats_check(config->stats_path) : 0;
     if (no_stats) {

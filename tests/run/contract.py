@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import time
+import unittest
 
 from harness import Case, main, signal, stop, tool, wait_until, WAIT_S
 
@@ -177,6 +178,16 @@ class Wrappers(Case):
 
 
 class Refusals(Case):
+    @unittest.skipUnless(os.geteuid() == 0, "a pid namespace needs root")
+    def test_proc_of_another_namespace(self):
+        """Processes would be looked for under the wrong numbers."""
+        done = subprocess.run(["unshare", "--pid", "--fork", "--kill-child", *self.client_words("true")],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environ,
+                              timeout=WAIT_S, check=False)
+        self.assertEqual((done.returncode, done.stdout), (125, ""))
+        self.assertRegex(done.stderr, "^edm: /proc is not mounted, or is another pid namespace's: .*\n$")
+        self.assert_no_files()
+
     def refused(self, status, pattern, *words, **options):
         """The status, and one line that says why."""
         done = self.run_client(*words, **options)
