@@ -9,7 +9,7 @@ FROM ${BASE} AS build
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         cmake gcc libc6-dev make pkg-config \
-        libinih-dev libmsgpack-c-dev libxxhash-dev libzmq3-dev
+        libinih-dev liblz4-dev libmsgpack-c-dev libxxhash-dev libzmq3-dev
 WORKDIR /src
 COPY . .
 RUN cmake -S . -B /build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEDM_TESTS=OFF \
@@ -24,7 +24,7 @@ FROM ${BASE}
 # The numbers are fixed, so that a volume keeps its owner from one image to the next.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        libinih1 libmsgpack-c2 libxxhash0 libzmq5 \
+        libinih1 liblz4-1 libmsgpack-c2 libxxhash0 libzmq5 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/* \
     && groupadd --system --gid 7600 edm \
     && useradd --system --uid 7600 --gid edm --no-create-home --home-dir /nonexistent \

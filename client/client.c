@@ -139,6 +139,7 @@ static int open_pager(struct run *run)
         .device_fd = run->device_fd,
         .guard_fd = guard_fd(run->guard),
         .follow = run->config->follow,
+        .compress = run->config->compress,
         .region = run->region,
         .remove_ms = run->config->ndms > 0 ? REMOVE_MS : 0,
     };

@@ -1,16 +1,18 @@
 #include "link.h"
 
+#include "flow.h"
 #include "lookup.h"
 #include "../proto/wire.h"
 
 #include <errno.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -43,6 +45,7 @@ struct link {
     const struct addrinfo *next_address;
     char why[96];
     struct connection *connection;
+    struct flow flow; /* of what comes */
 };
 
 /* ---- making one ---- */
@@ -108,6 +111,7 @@ static void drop(struct link *link)
     link->is_news = false;
     if (link->connection)
         connection_close(link->connection);
+    flow_reset(&link->flow);
 }
 
 void link_destroy(struct link **link)
@@ -153,6 +157,23 @@ int link_send(struct link *link, const void *header, size_t header_bytes, const 
     return err == -ENOMEM ? err : err ? -ENOTCONN : 0;
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* A message has come whole, with a body of BODY_BYTES, or (0) as far as it has come. */
+static void note_flow(struct link *link, size_t body_bytes)
+{
+    size_t partial = connection_partial(link->connection);
+    if (body_bytes > 0)
+        flow_end(&link->flow, body_bytes, now_ns());
+    else if (partial > 0 && link->flow.begun_ns == 0)
+        flow_pause(&link->flow, partial, now_ns());
+}
+
 bool link_receive(struct link *link, struct connection_message *out)
 {
     if (link->step != UP)
@@ -160,6 +181,8 @@ bool link_receive(struct link *link, struct connection_message *out)
     int got = connection_receive(link->connection, out);
     if (got < 0)
         lose_for(link, got);
+    else
+        note_flow(link, got > 0 ? out->body_bytes : 0);
     return got > 0;
 }
 
@@ -342,6 +365,27 @@ const char *link_why(const struct link *link)
         break;
     }
     return "connected";
+}
+
+bool link_has_rate(const struct link *link)
+{
+    return link->is_tcp;
+}
+
+uint64_t link_send_rate(const struct link *link)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+    if (!link->is_tcp || link->step != UP ||
+        getsockopt(connection_fd(link->connection), IPPROTO_TCP, TCP_INFO, &info, &len) ||
+        info.tcpi_delivery_rate_app_limited)
+        return 0;
+    return info.tcpi_delivery_rate;
+}
+
+uint64_t link_receive_rate(const struct link *link)
+{
+    return link->is_tcp ? link->flow.rate : 0;
 }
 
 bool link_is_choked(const struct link *link)

@@ -39,6 +39,18 @@ bool link_is_up(const struct link *link);
 /* Why it is not up, for people: "Connection refused". */
 const char *link_why(const struct link *link);
 
+/* Whether its rates can be known: it is a TCP connection. Any other is memory. */
+bool link_has_rate(const struct link *link);
+
+/* Bytes a second that the connection carried when it was what held up the sender (the kernel's own
+ * measure, tcpi_delivery_rate; Cheng and others, draft-cheng-iccrg-delivery-rate-estimation). 0:
+ * not known, for it has not been that lately, or has no rate. */
+uint64_t link_send_rate(const struct link *link);
+
+/* The same for what comes, see flow.h. 0: not known, for nothing large has come yet, or it has
+ * none. */
+uint64_t link_receive_rate(const struct link *link);
+
 /* Whether something of what was sent still waits to leave. */
 bool link_is_choked(const struct link *link);
 

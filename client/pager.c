@@ -396,7 +396,7 @@ int pager_new(struct pager **out, const struct pager_config *config, const struc
     if (!err)
         err = rpc_new(&pager->rpc, set->endpoints, set->nshards, set->wait_ms, "Pager");
     if (!err)
-        err = write_back_new(&pager->write_back, set);
+        err = write_back_new(&pager->write_back, set, config->compress);
     if (!err)
         err = -pthread_create(&pager->thread, NULL, run, pager);
     if (err) {

@@ -30,6 +30,7 @@ struct pager_config {
     int device_fd;      /* /dev/userfaultfd or -1; not owned */
     int guard_fd;       /* where to send the userfaultfds for safe keeping; not owned */
     bool follow;        /* manage the program's children too */
+    enum config_compress compress;
     const char *region; /* its name; not owned */
     /* How long to wait in the end until children's regions are removed. 0: the store goes as well.
      */

@@ -1,6 +1,7 @@
 /* Faults, and the fetches they start. */
 #include "space.h"
 
+#include "page_code.h"
 #include "uffd.h"
 #include "../ini/log.h"
 
@@ -167,9 +168,17 @@ static struct fetch *find_fetch(struct space *space, uint64_t page, uint32_t *at
     return NULL;
 }
 
+/* Its pages one after the other; NO_PAGE ones too. */
+static const char *fetched_bytes(const struct fetch *fetch)
+{
+    return fetch->decoded ? fetch->decoded : rpc_body_bytes(fetch->body);
+}
+
 static void free_fetch(struct fetch *fetch)
 {
     rpc_body_destroy(&fetch->body);
+    free(fetch->decoded);
+    fetch->decoded = NULL;
     fetch->state = FETCH_FREE;
 }
 
@@ -242,7 +251,7 @@ static bool install_run(struct fetch *fetch, uint32_t at, uint32_t end)
     struct space *space = fetch->space;
     while (at < end) {
         long done = uffd_copy(space->uffd, fetch->page[at] * PAGE_BYTES,
-                              rpc_body_bytes(fetch->body) + (size_t)at * PAGE_BYTES, end - at);
+                              fetched_bytes(fetch) + (size_t)at * PAGE_BYTES, end - at);
         if (done == -EAGAIN)
             return false;
         if (done == -EEXIST) {
@@ -307,27 +316,58 @@ void fetch_install_pending(struct space *space)
             install(&space->fetches[i]);
 }
 
+static bool came_whole(const struct wire_reply *reply)
+{
+    for (uint32_t i = 0; i < reply->npages; i++)
+        if (reply->pages[i].encoding != WIRE_RAW)
+            return false;
+    return true;
+}
+
+/* False: no memory for pages that did not come whole. */
+static bool make_room_to_decode(struct fetch *fetch, const struct wire_reply *reply)
+{
+    free(fetch->decoded);
+    fetch->decoded = NULL;
+    if (came_whole(reply))
+        return true;
+    fetch->decoded = malloc((size_t)reply->npages * PAGE_BYTES);
+    return fetch->decoded;
+}
+
+static bool decode_pages(struct fetch *fetch, const struct rpc_answer *answer)
+{
+    const char *code = answer->body;
+    for (uint32_t i = 0; i < answer->reply->npages; i++) {
+        const struct wire_page *page = &answer->reply->pages[i];
+        if (!page_decode(page->encoding, code, page->length_bytes,
+                         fetch->decoded + (size_t)i * PAGE_BYTES))
+            return false;
+        code += page->length_bytes;
+    }
+    return true;
+}
+
 /* True when every page is the one that was stored. */
 static bool check_pages(struct fetch *fetch, const struct rpc_answer *answer)
 {
     struct space *space = fetch->space;
     const struct wire_reply *reply = answer->reply;
-    if (reply->npages != fetch->npages)
+    if (reply->npages != fetch->npages || (fetch->decoded && !decode_pages(fetch, answer)))
         return false;
-    size_t offset = 0;
-    for (uint32_t i = 0; i < fetch->npages; i++) {
+    const char *bytes = fetch->decoded ? fetch->decoded : answer->body;
+    for (uint32_t i = 0; i < fetch->npages; i++, bytes += PAGE_BYTES) {
         const struct wire_page *page = &reply->pages[i];
-        if (page->page != fetch->key[i] || page->encoding != WIRE_RAW)
-            return false;
         struct page_hash stored;
+        if (page->page != fetch->key[i])
+            return false;
         if (fetch->page[i] != NO_PAGE &&
             (!page_table_stored(space->table, fetch->page[i], &stored) ||
-             !page_hash_equal(stored, page_hash_of(answer->body + offset)))) {
+             !page_hash_equal(stored, page_hash_of(bytes)))) {
             log_error("Pager", "page %#llx, stored as %llu, is another than was stored",
                       (unsigned long long)fetch->key[i], (unsigned long long)page->sequence);
             return false;
         }
-        offset += PAGE_BYTES;
     }
     return true;
 }
@@ -414,6 +454,10 @@ static void on_pages(void *arg, struct rpc_answer *answer)
         fail_fetch(fetch, wire_status_name(answer->status), answer->detail);
         return;
     }
+    if (answer->status == WIRE_OK && !make_room_to_decode(fetch, answer->reply)) {
+        fail_fetch(fetch, "out of memory", "");
+        return;
+    }
     bool good = answer->status == WIRE_OK && check_pages(fetch, answer);
     if (!good && forget_unwanted(fetch)) {
         /* The program has given pages up meanwhile, and the shard may have heard of that before it
@@ -436,8 +480,11 @@ static void on_pages(void *arg, struct rpc_answer *answer)
         return;
     }
     pager->counters.pages_got += fetch->npages;
-    fetch->body = rpc_keep_body(answer);
-    if (!fetch->body) {
+    write_back_note_rate(pager->write_back, fetch->shard,
+                         rpc_receive_rate(pager->rpc, fetch->shard));
+    if (!fetch->decoded)
+        fetch->body = rpc_keep_body(answer);
+    if (!fetch->decoded && !fetch->body) {
         fail_fetch(fetch, "out of memory", "");
         return;
     }

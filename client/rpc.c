@@ -394,6 +394,21 @@ bool rpc_is_waiting(const struct rpc *rpc)
     return oldest != &rpc->calls && rpc->now_us() - oldest->begun_us > 1000ull * COMPLAIN_AFTER_MS;
 }
 
+bool rpc_has_rate(const struct rpc *rpc, uint32_t shard)
+{
+    return link_has_rate(rpc->links[shard]);
+}
+
+uint64_t rpc_send_rate(const struct rpc *rpc, uint32_t shard)
+{
+    return link_send_rate(rpc->links[shard]);
+}
+
+uint64_t rpc_receive_rate(const struct rpc *rpc, uint32_t shard)
+{
+    return link_receive_rate(rpc->links[shard]);
+}
+
 struct rpc_counters rpc_counters(const struct rpc *rpc)
 {
     return rpc->counters;

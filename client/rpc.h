@@ -83,6 +83,11 @@ uint32_t rpc_outstanding(const struct rpc *rpc);
 
 /* Whether some shard has left a request unanswered for a while. */
 bool rpc_is_waiting(const struct rpc *rpc);
+/* Bytes a second that the connection to SHARD carries; 0: not known. See link.h. */
+bool rpc_has_rate(const struct rpc *rpc, uint32_t shard);
+uint64_t rpc_send_rate(const struct rpc *rpc, uint32_t shard);
+uint64_t rpc_receive_rate(const struct rpc *rpc, uint32_t shard);
+
 struct rpc_counters rpc_counters(const struct rpc *rpc);
 
 /* Monotonic time. */

@@ -80,7 +80,8 @@ struct fetch {
     uint64_t page[FETCH_PAGES]; /* NO_PAGE: nobody wants it any more */
     uint64_t key[FETCH_PAGES];
     uint64_t wanted_us[FETCH_PAGES]; /* when a fault on it was read; 0: none */
-    struct rpc_body *body;
+    struct rpc_body *body;           /* the pages as they came: whole ones, or */
+    char *decoded;                   /* what they are; NULL: they came whole */
     uint64_t age;
 };
 

@@ -61,6 +61,14 @@ static void write_pages(FILE *file, const struct stats *stats)
     number(file, "wasted", pager->readahead_wasted, "},\n");
 }
 
+static void write_codes(FILE *file, const struct write_back_counters *write_back)
+{
+    fputs("\"compress\": {", file);
+    number(file, "filled", write_back->pages_filled, ", ");
+    number(file, "lz4", write_back->pages_compressed, ", ");
+    number(file, "bytes_saved", write_back->bytes_saved, "},\n");
+}
+
 static void write_images(FILE *file, const struct pager_counters *pager)
 {
     fputs("\"processes\": [", file);
@@ -103,6 +111,8 @@ static void write_all(FILE *file, const struct stats *stats)
     write_faults(file, pager);
     fputs("  ", file);
     write_pages(file, stats);
+    fputs("  ", file);
+    write_codes(file, write_back);
     fputs("  ", file);
     number(file, "bytes_sent", pager->rpc.bytes_sent + write_back->rpc.bytes_sent, ",\n  ");
     number(file, "bytes_received", pager->rpc.bytes_received + write_back->rpc.bytes_received,

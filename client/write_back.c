@@ -1,6 +1,8 @@
 #include "write_back.h"
 
+#include "compress_rule.h"
 #include "handoff.h"
+#include "page_code.h"
 #include "../ini/log.h"
 
 #include <assert.h>
@@ -8,6 +10,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +20,15 @@ enum {
     PUT_PAGES = 64, /* in one message: 256 KiB (design 7: larger gains little) */
     HANDOFF_ITEMS = 256,
     FULL_RETRY_MS = 200, /* the store is full: ask again this often */
+    PROBES = 5,          /* PUTs that are fetched again, from each shard */
+    PROBE_PAGES = 32,    /* of so many whole pages at least */
+};
+
+/* A page as it is sent. */
+struct code {
+    const char *bytes; /* in the batch, or among the put's blocks */
+    uint32_t length_bytes;
+    uint8_t encoding;
 };
 
 /* One PUT under way, or waiting for room in the store. They are used again and again. */
@@ -29,11 +41,16 @@ struct put {
     uint32_t npages;
     uint8_t which[PUT_PAGES]; /* indices into the batch */
     uint64_t sequence[PUT_PAGES];
+    struct code code[PUT_PAGES];
+    char *blocks; /* room for compressed pages; NULL: none was needed yet */
     uint64_t begun_us;
 };
 
 struct write_back {
     const struct shard_set *set;
+    struct compress_rule rule;
+    _Atomic uint64_t come_back_rate[CONFIG_MAX_SHARDS]; /* the pager's; 0: not known */
+    uint8_t probes[CONFIG_MAX_SHARDS];
     struct rpc *rpc;
     struct handoff *in, *out;
     pthread_t thread;
@@ -74,6 +91,7 @@ static struct put *make_put(struct write_back *wb, struct batch *batch, uint32_t
         put = malloc(sizeof *put);
         if (!put)
             return NULL;
+        put->blocks = NULL;
         put->older = wb->newest;
         wb->newest = put;
     }
@@ -107,6 +125,71 @@ static void fail_put(struct put *put, uint8_t status, const char *detail)
     end_put(put);
 }
 
+static double thread_cpu_us(void)
+{
+    struct timespec cpu;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+    return (double)cpu.tv_sec * 1e6 + (double)cpu.tv_nsec / 1e3;
+}
+
+/* How many of the put's pages to try to compress; there is room for them then. */
+static uint32_t how_many_to_try(struct put *put)
+{
+    struct write_back *wb = put->owner;
+    uint64_t there = rpc_send_rate(wb->rpc, put->shard);
+    uint64_t back = atomic_load_explicit(&wb->come_back_rate[put->shard], memory_order_relaxed);
+    if (back == 0)
+        back = rpc_receive_rate(wb->rpc, put->shard);
+    uint64_t slower = there == 0 || (back > 0 && back < there) ? back : there;
+    /* Each shard gets as many pages as the others: while one carries its share, so do they. */
+    uint32_t many = compress_rule_how_many(&wb->rule, put->npages, slower * wb->set->nshards);
+    if (many > 0 && !put->blocks)
+        put->blocks = malloc(PUT_PAGES * PAGE_CODE_MOST_BYTES);
+    return put->blocks ? many : 0;
+}
+
+/* Compresses up to TRY of the pages that are to be sent whole, and learns from that. */
+static void compress_put(struct put *put, uint32_t try)
+{
+    struct write_back *wb = put->owner;
+    double begun_us = thread_cpu_us();
+    char *end = put->blocks;
+    uint32_t tried = 0;
+    uint64_t saved_bytes = 0;
+    for (uint32_t i = 0; i < put->npages && tried < try; i++) {
+        struct code *code = &put->code[i];
+        if (code->encoding != WIRE_RAW)
+            continue;
+        tried++;
+        uint32_t length = page_compress(code->bytes, end);
+        if (length == 0)
+            continue;
+        *code = (struct code){end, length, WIRE_LZ4};
+        end += length;
+        saved_bytes += PAGE_BYTES - length;
+        wb->counters.pages_compressed++;
+    }
+    compress_rule_learn(&wb->rule, tried, saved_bytes, thread_cpu_us() - begun_us);
+    wb->counters.bytes_saved += saved_bytes;
+}
+
+/* Settles, once, what is sent of each page. */
+static void encode_put(struct put *put)
+{
+    struct write_back *wb = put->owner;
+    for (uint32_t i = 0; i < put->npages; i++) {
+        const char *bytes = put->batch->bytes + (size_t)put->which[i] * PAGE_BYTES;
+        put->code[i] = (struct code){bytes, PAGE_BYTES, WIRE_RAW};
+        if (page_is_filled(bytes)) {
+            put->code[i] = (struct code){bytes, PAGE_FILL_BYTES, WIRE_FILL};
+            wb->counters.pages_filled++;
+        }
+    }
+    uint32_t try = how_many_to_try(put);
+    if (try > 0)
+        compress_put(put, try);
+}
+
 static void send_put(struct put *put)
 {
     struct write_back *wb = put->owner;
@@ -120,24 +203,54 @@ static void send_put(struct put *put)
     request->nranges = 0;
     uint32_t nbody = 0;
     for (uint32_t i = 0; i < put->npages; i++) {
-        uint32_t which = put->which[i];
-        const char *bytes = batch->bytes + (size_t)which * PAGE_BYTES;
-        if (i > 0 && which == put->which[i - 1] + 1u)
-            wb->body[nbody - 1].iov_len += PAGE_BYTES;
+        const struct code *code = &put->code[i];
+        uint64_t key = batch->key[put->which[i]];
+        if (i > 0 && code->bytes == code[-1].bytes + code[-1].length_bytes)
+            wb->body[nbody - 1].iov_len += code->length_bytes;
         else
-            wb->body[nbody++] = (struct iovec){(void *)bytes, PAGE_BYTES};
+            wb->body[nbody++] = (struct iovec){(void *)code->bytes, code->length_bytes};
         request->pages[i] = (struct wire_page){
-            .page = batch->key[which],
+            .page = key,
             .sequence = put->sequence[i],
-            .checksum = wire_checksum(batch->key[which], bytes, PAGE_BYTES),
-            .length_bytes = PAGE_BYTES,
-            .encoding = WIRE_RAW,
+            .checksum = wire_checksum(key, code->bytes, code->length_bytes),
+            .length_bytes = code->length_bytes,
+            .encoding = code->encoding,
         };
     }
-    /* The batch keeps its bytes until every PUT of it is answered. */
+    /* The batch and the put keep their bytes until the PUT is answered. */
     int err = rpc_call(wb->rpc, put->shard, request, wb->body, nbody, on_put, put);
     if (err)
         fail_put(put, WIRE_INTERNAL, strerror(-err));
+}
+
+/* The link has seen how fast it came, and that was all. */
+static void on_probe(void *arg, struct rpc_answer *answer)
+{
+    (void)arg;
+    (void)answer;
+}
+
+/* How fast pages come back is of interest before the first has to: by then many have been stored,
+ * compressed or not. So the first ones are fetched again. */
+static void probe(struct write_back *wb, const struct put *put)
+{
+    struct wire_request *request = &wb->request;
+    if (wb->rule.how != CONFIG_COMPRESS_AUTO || wb->probes[put->shard] == PROBES ||
+        !rpc_has_rate(wb->rpc, put->shard))
+        return;
+    memset(request, 0, offsetof(struct wire_request, pages));
+    request->method = WIRE_PAGE_GET;
+    request->region = put->batch->region->ids[put->shard];
+    request->epoch = put->batch->region->epoch;
+    request->npages = 0;
+    request->nranges = 0;
+    for (uint32_t i = 0; i < put->npages; i++)
+        if (put->code[i].encoding == WIRE_RAW)
+            request->pages[request->npages++] =
+                (struct wire_page){.page = put->batch->key[put->which[i]]};
+    if (request->npages >= PROBE_PAGES &&
+        rpc_call(wb->rpc, put->shard, request, NULL, 0, on_probe, NULL) == 0)
+        wb->probes[put->shard]++;
 }
 
 static void on_put(void *arg, struct rpc_answer *answer)
@@ -146,6 +259,7 @@ static void on_put(void *arg, struct rpc_answer *answer)
     struct write_back *wb = put->owner;
     if (answer->status == WIRE_OK) {
         wb->counters.pages_put += put->npages;
+        probe(wb, put);
         end_put(put);
         return;
     }
@@ -198,6 +312,12 @@ static void sort_out(struct write_back *wb, struct batch *batch)
     }
 }
 
+static void begin_put(struct put *put)
+{
+    encode_put(put);
+    send_put(put);
+}
+
 static void start_batch(struct write_back *wb, struct batch *batch)
 {
     sort_out(wb, batch);
@@ -223,12 +343,12 @@ static void start_batch(struct write_back *wb, struct batch *batch)
         put->sequence[put->npages++] = ++wb->sequence;
         if (put->npages == PUT_PAGES) {
             open[shard] = NULL;
-            send_put(put);
+            begin_put(put);
         }
     }
     for (uint32_t shard = 0; shard < wb->set->nshards; shard++)
         if (open[shard])
-            send_put(open[shard]);
+            begin_put(open[shard]);
     if (--batch->unanswered == 0)
         finish_batch(wb, batch);
 }
@@ -309,9 +429,7 @@ static void take_in(struct write_back *wb)
 
 static void publish(struct write_back *wb)
 {
-    struct timespec cpu;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
-    wb->counters.cpu_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+    wb->counters.cpu_us = (uint64_t)thread_cpu_us();
     wb->counters.rpc = rpc_counters(wb->rpc);
     pthread_mutex_lock(&wb->published_lock);
     wb->published = wb->counters;
@@ -353,6 +471,7 @@ static void free_parts(struct write_back **write_back)
     handoff_destroy(&wb->out);
     while (wb->newest) {
         struct put *older = wb->newest->older;
+        free(wb->newest->blocks);
         free(wb->newest);
         wb->newest = older;
     }
@@ -363,12 +482,14 @@ static void free_parts(struct write_back **write_back)
     *write_back = NULL;
 }
 
-int write_back_new(struct write_back **out, const struct shard_set *set)
+int write_back_new(struct write_back **out, const struct shard_set *set,
+                   enum config_compress compress)
 {
     struct write_back *wb = calloc(1, sizeof *wb);
     if (!wb)
         return -ENOMEM;
     wb->set = set;
+    wb->rule.how = compress;
     wb->sequence = set->sequence;
     pthread_mutex_init(&wb->published_lock, NULL);
     int err = handoff_new(&wb->in, HANDOFF_ITEMS);
@@ -405,6 +526,11 @@ bool write_back_give(struct write_back *write_back, struct write_back_item *item
 struct batch *write_back_take(struct write_back *write_back)
 {
     return handoff_take(write_back->out);
+}
+
+void write_back_note_rate(struct write_back *write_back, uint32_t shard, uint64_t rate)
+{
+    atomic_store_explicit(&write_back->come_back_rate[shard], rate, memory_order_relaxed);
 }
 
 int write_back_fd(const struct write_back *write_back)

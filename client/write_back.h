@@ -2,8 +2,8 @@
  * write_back: stores what the pager has taken out of the program.
  *
  * The pager hands over batches whose bytes lie in the pool. The write-back thread hashes each page,
- * leaves out what is all zero, sends the rest, and hands the batch back when every page that was
- * sent has been acknowledged.
+ * leaves out what is all zero, sends the rest (in fewer bytes where that is easy or pays), and
+ * hands the batch back when every page that was sent has been acknowledged.
  *
  * Thread: write_back_new() starts a thread of its own, which owns the PUT sockets and the sequence
  * numbers. The functions below are called by the pager. A batch belongs to whoever has it in hand;
@@ -63,14 +63,16 @@ struct drop {
 struct write_back_counters {
     struct rpc_counters rpc;
     uint64_t pages_put, pages_zero;
+    uint64_t pages_filled, pages_compressed; /* as 8 bytes, as LZ4 blocks */
+    uint64_t bytes_saved;                    /* by the latter */
     uint64_t cpu_us;
 };
 
 struct write_back;
 
 /* SET must outlive it. 0 or -errno. */
-int write_back_new(struct write_back **out, const struct shard_set *set)
-    __attribute__((warn_unused_result));
+int write_back_new(struct write_back **out, const struct shard_set *set,
+                   enum config_compress compress) __attribute__((warn_unused_result));
 
 /* Ends the thread without waiting for what is under way. */
 void write_back_destroy(struct write_back **write_back);
@@ -80,6 +82,10 @@ bool write_back_give(struct write_back *write_back, struct write_back_item *item
 
 /* A batch that is done, or NULL. */
 struct batch *write_back_take(struct write_back *write_back);
+
+/* Pages of SHARD come back at RATE bytes a second (0: not known). What is sent slowly, or comes
+ * back slowly, may be worth compressing. */
+void write_back_note_rate(struct write_back *write_back, uint32_t shard, uint64_t rate);
 
 /* To poll; write_back_calm() makes it unreadable again, before taking. */
 int write_back_fd(const struct write_back *write_back);

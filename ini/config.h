@@ -25,6 +25,8 @@ enum config_mode {
 
 enum { CONFIG_MAX_SHARDS = 64, CONFIG_REASON_BYTES = 128 };
 
+enum config_compress { CONFIG_COMPRESS_AUTO, CONFIG_COMPRESS_YES, CONFIG_COMPRESS_NO };
+
 struct client_config {
     char *dms[CONFIG_MAX_SHARDS];           /* endpoints, checked; owned */
     size_t ndms;                            /* 0: start a private DMS */
@@ -35,6 +37,7 @@ struct client_config {
     uint64_t start_addr, end_addr;          /* manage only memory in [start_addr, end_addr) */
     uint32_t low_threshold, high_threshold; /* percent of local_bytes; low < high <= 100 */
     bool follow;                            /* manage the program's children too */
+    enum config_compress compress;          /* pages that are sent; AUTO: while it pays */
     uint32_t wait_s; /* how long the program may be held when no DMS can serve it */
     char **argv;     /* program and arguments, NULL at the end; not owned */
 };

@@ -88,6 +88,15 @@ const struct config_option config_options[] = {
      .value = "yes",
      .kind = CONFIG_KIND_SWITCH,
      .offset = offsetof(struct config, client.follow)},
+    {.name = "compress",
+     .section = CONFIG_SECTION_CLIENT,
+     .key = "compress",
+     .argument = "AUTO|YES|NO",
+     .help = "whether pages are compressed before they are sent; auto: while that is faster",
+     .allowed = "auto, yes or no",
+     .value = "auto",
+     .kind = CONFIG_KIND_COMPRESS,
+     .offset = offsetof(struct config, client.compress)},
     {.name = "low-threshold",
      .section = CONFIG_SECTION_CLIENT,
      .key = "low_threshold",
@@ -398,30 +407,43 @@ static int store_address(uint64_t *out, const char *text)
     return 0;
 }
 
+/* The place of TEXT among NAMES, or -EINVAL. */
+static int find_name(const char *text, const char *const *names, int nnames)
+{
+    for (int i = 0; i < nnames; i++)
+        if (strcmp(text, names[i]) == 0)
+            return i;
+    return -EINVAL;
+}
+
 static int store_level(enum log_level *out, const char *text)
 {
     static const char *const names[] = {"debug", "info", "warn", "error", "fatal"};
+    int found = find_name(text, names, sizeof(names) / sizeof(names[0]));
 
-    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *out = (enum log_level)i;
-            return 0;
-        }
-    }
-    return -EINVAL;
+    if (found >= 0)
+        *out = (enum log_level)found;
+    return found < 0 ? found : 0;
 }
 
 static int store_durability(enum config_durability *out, const char *text)
 {
     static const char *const names[] = {"none", "interval", "always"};
+    int found = find_name(text, names, sizeof(names) / sizeof(names[0]));
 
-    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *out = (enum config_durability)i;
-            return 0;
-        }
-    }
-    return -EINVAL;
+    if (found >= 0)
+        *out = (enum config_durability)found;
+    return found < 0 ? found : 0;
+}
+
+static int store_compress(enum config_compress *out, const char *text)
+{
+    static const char *const names[] = {"auto", "yes", "no"};
+    int found = find_name(text, names, sizeof(names) / sizeof(names[0]));
+
+    if (found >= 0)
+        *out = (enum config_compress)found;
+    return found < 0 ? found : 0;
 }
 
 static int store_listen(char **out, const char *text, char *reason, size_t cap)
@@ -509,6 +531,8 @@ int config_option_store(const struct config_option *option, struct config *confi
         return store_durability(place, text);
     case CONFIG_KIND_SWITCH:
         return store_switch(place, text);
+    case CONFIG_KIND_COMPRESS:
+        return store_compress(place, text);
     }
     return -EINVAL;
 }

@@ -36,6 +36,7 @@ enum config_kind {
     CONFIG_KIND_LEVEL,
     CONFIG_KIND_DURABILITY,
     CONFIG_KIND_SWITCH, /* yes or no */
+    CONFIG_KIND_COMPRESS,
 };
 
 struct config_option {

@@ -490,6 +490,14 @@ int connection_receive(struct connection *connection, struct connection_message 
     return 1;
 }
 
+size_t connection_partial(const struct connection *connection)
+{
+    bool is_body =
+        connection->in_frame && connection->into != NULL && connection->into == connection->body;
+
+    return is_body ? (size_t)connection->filled : 0;
+}
+
 char *connection_take_body(struct connection *connection)
 {
     char *body = connection->body;

@@ -74,6 +74,9 @@ bool connection_is_readable(const struct connection *connection);
 int connection_receive(struct connection *connection, struct connection_message *out)
     __attribute__((warn_unused_result));
 
+/* Bytes that have come of a body that is not whole yet. */
+size_t connection_partial(const struct connection *connection);
+
 /* Takes the body of the message that connection_receive() has just given; to be freed. */
 char *connection_take_body(struct connection *connection);
 

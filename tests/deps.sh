@@ -4,14 +4,14 @@
 # all of them are there it changes nothing and needs neither network nor rights.
 set -eu
 
-packages=(gcc libc6-dev cmake make pkg-config libinih-dev libxxhash-dev procps util-linux)
+packages=(gcc libc6-dev cmake make pkg-config libinih-dev libxxhash-dev liblz4-dev procps util-linux)
 # One of each line: Debian 12's name, Debian 13's.
 choices=("libmsgpack-dev libmsgpack-c-dev")
 for purpose in "$@"; do
     case $purpose in
     check)
         packages+=(
-            clang libclang-rt-dev libzmq3-dev liblz4-dev libcmocka-dev
+            clang libclang-rt-dev libzmq3-dev libcmocka-dev
             python3 python3-zmq python3-msgpack python3-xxhash
             golang-go musl-tools redis-server redis-tools sqlite3 mandoc iproute2
             nodejs perl gawk python3-numpy libjemalloc2 gdb strace

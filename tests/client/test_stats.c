@@ -22,7 +22,7 @@ static const char checker[] =
     "got = json.loads(text, object_pairs_hook=once, parse_constant=lambda name: 1 / 0)\n"
     "parts = {'faults': 'remote zero staged write', 'prefetch': 'issued used wasted',\n"
     "         'fault_us': 'p50 p99 p999 max count', 'cpu_s': 'pager write_back agent',\n"
-    "         'spins': 'found in_vain'}\n"
+    "         'spins': 'found in_vain', 'compress': 'filled lz4 bytes_saved'}\n"
     "keys = ('program exit_status wall_s local_limit_bytes peak_resident_bytes '\n"
     "        'peak_managed_bytes pages_got pages_put pages_clean_dropped bytes_sent '\n"
     "        'bytes_received retries failovers').split() + list(parts)\n"
@@ -89,6 +89,9 @@ static void test_figures(void **state)
         (struct rpc_counters){.bytes_sent = 1000, .bytes_received = 2000, .retries = 2};
     stats.write_back.pages_put = 12;
     stats.write_back.cpu_us = 750000;
+    stats.write_back.pages_filled = 15;
+    stats.write_back.pages_compressed = 16;
+    stats.write_back.bytes_saved = 17;
     for (uint64_t us = 1; us <= 10; us++)
         histogram_add(&stats.pager.fault_us, us);
     const char *path = temp_path("figures.json");
@@ -100,6 +103,7 @@ static void test_figures(void **state)
                 " 'pages_clean_dropped': 6, 'prefetch.issued': 7, 'prefetch.used': 8,"
                 " 'spins.found': 13, 'spins.in_vain': 14,"
                 " 'prefetch.wasted': 9, 'fault_us.count': 10, 'fault_us.max': 10,"
+                " 'compress.filled': 15, 'compress.lz4': 16, 'compress.bytes_saved': 17,"
                 " 'fault_us.p50': 6, 'bytes_sent': 1100, 'bytes_received': 2200, 'retries': 3,"
                 " 'cpu_s.pager': 1.5, 'cpu_s.write_back': 0.75, 'cpu_s.agent': 0.25}");
 }

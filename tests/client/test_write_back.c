@@ -1,5 +1,6 @@
 /* write_back against shards that the test plays: what is sent, when a batch is done, what waits. */
 #include "../../client/write_back.h"
+#include "../../client/page_code.h"
 #include "../../client/placement.h"
 #include "router.h"
 #include "test.h"
@@ -24,10 +25,12 @@ struct fixture {
     char *endpoints[SHARDS];
     struct shard_set set;
     struct write_back *write_back;
+    enum config_compress compress; /* AUTO, unless a test says otherwise */
     struct router_request *request;
     struct wire_reply reply;
     struct record stored[SHARDS][KEYS];
     uint32_t puts, drops;
+    uint32_t encoded[WIRE_LZ4 + 1]; /* pages stored so */
 };
 
 static struct batch *batch_new(void)
@@ -101,7 +104,7 @@ static int tear_down(void **state)
 
 static void start(struct fixture *fixture)
 {
-    assert_int_equal(write_back_new(&fixture->write_back, &fixture->set), 0);
+    assert_int_equal(write_back_new(&fixture->write_back, &fixture->set, fixture->compress), 0);
 }
 
 static void give(struct fixture *fixture, struct batch *batch)
@@ -126,14 +129,16 @@ static void note_put(struct fixture *fixture, uint32_t shard)
 {
     const struct wire_request *request = &fixture->request->request;
     fixture->puts++;
-    assert_int_equal(fixture->request->body_bytes, (size_t)request->npages * PAGE_BYTES);
+    const char *code = fixture->request->body;
     for (uint32_t i = 0; i < request->npages; i++) {
         const struct wire_page *page = &request->pages[i];
-        const char *bytes = fixture->request->body + (size_t)i * PAGE_BYTES;
+        char bytes[PAGE_BYTES];
         assert_in_range(page->page, 0, KEYS - 1);
-        assert_int_equal(page->encoding, WIRE_RAW);
-        assert_int_equal(page->length_bytes, PAGE_BYTES);
-        assert_true(page->checksum == wire_checksum(page->page, bytes, PAGE_BYTES));
+        assert_in_range(page->encoding, 0, WIRE_LZ4);
+        fixture->encoded[page->encoding]++;
+        assert_true(page->checksum == wire_checksum(page->page, code, page->length_bytes));
+        assert_true(page_decode(page->encoding, code, page->length_bytes, bytes));
+        code += page->length_bytes;
         assert_int_equal(placement_of(page->page, fixture->set.stores, SHARDS), shard);
         char expected[PAGE_BYTES];
         fill(expected, page->page, (unsigned char)bytes[0]);
@@ -143,6 +148,7 @@ static void note_put(struct fixture *fixture, uint32_t shard)
         if (!record->there || page->sequence > record->sequence)
             *record = (struct record){true, page->sequence, (unsigned char)bytes[0]};
     }
+    assert_int_equal(fixture->request->body_bytes, code - fixture->request->body);
 }
 
 static void note_drop(struct fixture *fixture, uint32_t shard)
@@ -284,6 +290,67 @@ static void test_outcomes(void **state)
     assert_true(find(fixture, 1 << 10)->there && find(fixture, 1 << 10)->byte == 0);
     struct write_back_counters counters = counters_with_put(fixture, 3);
     assert_int_equal(counters.pages_zero, 1);
+    batch_destroy(batch);
+}
+
+/* Pages of all kinds, compressed: each shard gets its own, also when it has to be told again. */
+static void test_compressed(void **state)
+{
+    struct fixture *fixture = *state;
+    uint64_t seed = 31;
+    fixture->compress = CONFIG_COMPRESS_YES;
+    start(fixture);
+    struct batch *batch = batch_new();
+    for (uint64_t key = 1; batch->npages < BATCH_PAGES; key += 7)
+        add(batch, key, (unsigned char)(1 + key % 250));
+    give(fixture, batch);
+    /* Each shard is full at first. */
+    for (uint32_t refused = 0; refused < SHARDS; refused++)
+        reply(fixture, receive(fixture, LONG_MS), WIRE_RESOURCE_EXHAUSTED, "full");
+    assert_ptr_equal(serve_until_done(fixture), batch);
+    assert_int_equal(batch->status, WIRE_OK);
+    assert_int_equal(count_stored(fixture), BATCH_PAGES);
+    assert_int_equal(fixture->encoded[WIRE_LZ4], BATCH_PAGES);
+    for (uint32_t i = 0; i < BATCH_PAGES; i++) {
+        const char *bytes = batch->bytes + (size_t)i * PAGE_BYTES;
+        assert_int_equal(find(fixture, batch->key[i])->byte, (unsigned char)bytes[0]);
+        assert_true(page_hash_equal(batch->hash[i], page_hash_of(bytes)));
+    }
+    /* What does not get shorter goes as it is. */
+    fixture->encoded[WIRE_LZ4] = 0;
+    char *noise = (char *)batch->bytes;
+    batch->npages = 1;
+    for (int i = 0; i < PAGE_BYTES; i++)
+        noise[i] = (char)(test_random(&seed) >> 56);
+    give(fixture, batch);
+    uint32_t shard = receive(fixture, LONG_MS);
+    assert_int_equal(fixture->request->request.pages[0].encoding, WIRE_RAW);
+    assert_memory_equal(fixture->request->body, noise, PAGE_BYTES);
+    reply(fixture, shard, WIRE_OK, "");
+    assert_ptr_equal(take(fixture, LONG_MS), batch);
+    struct write_back_counters counters = counters_with_put(fixture, BATCH_PAGES + 1);
+    assert_int_equal(counters.pages_compressed, BATCH_PAGES);
+    assert_int_equal(counters.pages_filled, 0);
+    assert_in_range(counters.bytes_saved, BATCH_PAGES * 3000, BATCH_PAGES * PAGE_BYTES);
+    batch_destroy(batch);
+}
+
+static void test_filled(void **state)
+{
+    struct fixture *fixture = *state;
+    start(fixture);
+    struct batch *batch = batch_new();
+    memset((char *)batch->bytes + add(batch, 1, 1) * PAGE_BYTES, 0xee, PAGE_BYTES);
+    give(fixture, batch);
+    uint32_t shard = receive(fixture, LONG_MS);
+    const struct wire_page *page = &fixture->request->request.pages[0];
+    assert_int_equal(page->encoding, WIRE_FILL);
+    assert_int_equal(fixture->request->body_bytes, PAGE_FILL_BYTES);
+    assert_memory_equal(fixture->request->body, batch->bytes, PAGE_FILL_BYTES);
+    assert_true(page->checksum == wire_checksum(1, batch->bytes, PAGE_FILL_BYTES));
+    reply(fixture, shard, WIRE_OK, "");
+    assert_ptr_equal(take(fixture, LONG_MS), batch);
+    assert_int_equal(counters_with_put(fixture, 1).pages_filled, 1);
     batch_destroy(batch);
 }
 
@@ -598,6 +665,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_outcomes),
+        TEST(test_compressed),
+        TEST(test_filled),
         TEST(test_nothing_to_send),
         TEST(test_several_shards),
         TEST(test_done_when_all_have_answered),

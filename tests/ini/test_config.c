@@ -97,6 +97,7 @@ static void test_client_defaults(void **state)
     assert_int_equal(c->stats_interval_ms, 0);
     assert_int_equal(c->wait_s, 60);
     assert_true(c->follow);
+    assert_int_equal(c->compress, CONFIG_COMPRESS_AUTO);
     assert_int_equal(c->low_threshold, 90);
     assert_int_equal(c->high_threshold, 95);
     assert_int_equal(c->start_addr, 0);
@@ -140,9 +141,11 @@ static void test_client_options(void **state)
     struct result r;
 
     (void)state;
-    read_good(&r, NULL,
-              "--mode client --dms tcp://a:1,ipc:///x --local=256M --region=a.b@1 --stats s.json "
-              "--stats-interval=500 --wait=0 --follow=no --log-file - --log-level debug -- p");
+    read_good(
+        &r, NULL,
+        "--mode client --dms tcp://a:1,ipc:///x --local=256M --region=a.b@1 --stats s.json "
+        "--stats-interval=500 --wait=0 --follow=no --compress=no --log-file - --log-level debug "
+        "-- p");
     const struct client_config *c = &r.config.client;
     assert_int_equal(c->ndms, 2);
     assert_string_equal(c->dms[0], "tcp://a:1");
@@ -153,6 +156,7 @@ static void test_client_options(void **state)
     assert_int_equal(c->stats_interval_ms, 500);
     assert_int_equal(c->wait_s, 0);
     assert_false(c->follow);
+    assert_int_equal(c->compress, CONFIG_COMPRESS_NO);
     assert_string_equal(r.config.log_path, "-");
     assert_int_equal(r.config.log_level, LOG_LEVEL_DEBUG);
     config_clear(&r.config);
@@ -332,6 +336,7 @@ static void test_mistakes_in_values(void **state)
         {"--stats-interval=3600001",
          "'3600001' for --stats-interval: a number of milliseconds from 0 to 3600000"},
         {"--follow=maybe", "'maybe' for --follow: yes or no"},
+        {"--compress=lz4", "'lz4' for --compress: auto, yes or no"},
         {"--wait=1s", "'1s' for --wait: a number of seconds from 0 to 86400"},
         {"--wait=99999999999999999999",
          "'99999999999999999999' for --wait: a number of seconds from 0 to 86400"},
@@ -437,6 +442,7 @@ static const char whole_file[] = "\xef\xbb\xbf# both modes\n"
                                  "stats = /s t.json\n"
                                  "stats_interval = 10\n"
                                  "wait = 5\n"
+                                 "compress = yes\n"
                                  "low_threshold = 10\n"
                                  "high_threshold = 20%\n"
                                  "start_addr = 0x1000\n"
@@ -469,6 +475,7 @@ static void test_whole_file(void **state)
     assert_string_equal(c->stats_path, "/s t.json");
     assert_int_equal(c->stats_interval_ms, 10);
     assert_int_equal(c->wait_s, 5);
+    assert_int_equal(c->compress, CONFIG_COMPRESS_YES);
     assert_int_equal(c->low_threshold, 10);
     assert_int_equal(c->high_threshold, 20);
     assert_int_equal(c->start_addr, 0x1000);
@@ -507,7 +514,8 @@ static void test_mistakes_in_file(void **state)
     (void)state;
     says("[client]\nlocal = 1G\n\nlocl = 1G\n", READ_CLIENT,
          "edm: @:4: unknown key 'locl' in [client]: known keys are dms, local, region, stats, "
-         "stats_interval, wait, follow, low_threshold, high_threshold, start_addr, end_addr");
+         "stats_interval, wait, follow, compress, low_threshold, high_threshold, start_addr, "
+         "end_addr");
     says("[dms]\nlocal = 1G\n", READ_CLIENT,
          "edm: @:2: unknown key 'local' in [dms]: known keys are listen, data, capacity, shards, "
          "start_addr, max_connections, max_regions, region_capacity, max_request, durability, "
@@ -618,7 +626,7 @@ static void check_sample(const char *name, const char *options, unsigned want_ke
 static void test_samples(void **state)
 {
     (void)state;
-    check_sample("edm-client.ini", "--mode=client -- p", 14);
+    check_sample("edm-client.ini", "--mode=client -- p", 15);
     check_sample("edm-dms.ini", "--mode=dms", 14);
 }
 
