@@ -24,7 +24,7 @@ for purpose in "$@"; do
     suites) packages+=(default-jdk-headless postgresql) ;;
     bench)
         packages+=(
-            g++ mount gnuplot-nox libzmq3-dev redis-server redis-tools
+            g++ mount iproute2 gnuplot-nox libzmq3-dev redis-server redis-tools
             python3 python3-msgpack python3-xxhash python3-zmq
         )
         ;;

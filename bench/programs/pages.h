@@ -9,7 +9,10 @@
 #define PAGE_WORDS (PAGE_BYTES / sizeof(uint64_t))
 #define WORD_STEP 0xD1B54A32D192ED03u
 
-// No word of a page is like another and LZ4 finds nothing in it.
+// After so many words a page's words are the first ones again (a power of two): 256, and LZ4 makes
+// half of it. By default no word is like another and LZ4 finds nothing.
+static size_t page_period = PAGE_WORDS;
+
 static inline uint64_t page_first_word(uint64_t page, uint32_t version)
 {
     return (page << 32 | version) * 0x9E3779B97F4A7C15u + 1;
@@ -19,7 +22,7 @@ static inline void page_fill(uint64_t *words, uint64_t page, uint32_t version)
 {
     uint64_t first = page_first_word(page, version);
     for (size_t i = 0; i < PAGE_WORDS; i++)
-        words[i] = first + i * WORD_STEP;
+        words[i] = first + (i & (page_period - 1)) * WORD_STEP;
 }
 
 // Whether all of it is as page_fill() writes it.
@@ -28,7 +31,7 @@ static inline int page_is(const uint64_t *words, uint64_t page, uint32_t version
     uint64_t first = page_first_word(page, version);
     uint64_t wrong = 0;
     for (size_t i = 0; i < PAGE_WORDS; i++)
-        wrong |= words[i] ^ (first + i * WORD_STEP);
+        wrong |= words[i] ^ (first + (i & (page_period - 1)) * WORD_STEP);
     return wrong == 0;
 }
 

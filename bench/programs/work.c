@@ -13,9 +13,9 @@
 //   stream     mib: raw TCP, one connection
 //   roundtrip  seconds: raw TCP, 32 bytes there, a page back
 //
-// floor=MIB puts the least pager (floor.h) with that budget below it. marks=1 prints "mark begin"
-// and "mark end" around what is measured and waits each time for a line. Exit status 3: a page was
-// wrong.
+// period=WORDS makes pages that repeat themselves after so many words (pages.h). floor=MIB puts the
+// least pager (floor.h) with that budget below it. marks=1 prints "mark begin" and "mark end"
+// around what is measured and waits each time for a line. Exit status 3: a page was wrong.
 #include <err.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -466,11 +466,12 @@ static void read_setting(const char *setting)
         size_t *number;
         double *seconds;
     } settings[] = {
-        {"mib", &want.mib, NULL},         {"threads", &want.threads, NULL},
-        {"passes", &want.passes, NULL},   {"skip", &want.skip, NULL},
-        {"hot", &want.hot, NULL},         {"ops", &want.ops, NULL},
-        {"floor", &want.floor, NULL},     {"marks", &want.marks, NULL},
-        {"seconds", NULL, &want.seconds}, {"warm", NULL, &want.warm},
+        {"mib", &want.mib, NULL},       {"threads", &want.threads, NULL},
+        {"passes", &want.passes, NULL}, {"skip", &want.skip, NULL},
+        {"hot", &want.hot, NULL},       {"ops", &want.ops, NULL},
+        {"floor", &want.floor, NULL},   {"marks", &want.marks, NULL},
+        {"period", &page_period, NULL}, {"seconds", NULL, &want.seconds},
+        {"warm", NULL, &want.warm},
     };
     const char *value = strchr(setting, '=');
     for (size_t i = 0; value && i < sizeof(settings) / sizeof(*settings); i++) {
@@ -499,7 +500,8 @@ int main(int argc, char **argv)
     for (int i = 2; i < argc; i++)
         read_setting(argv[i]);
     if (want.threads < 1 || want.threads > MAX_THREADS || want.mib < 1 || want.passes < 1 ||
-        want.hot < 1)
+        want.hot < 1 || page_period < 1 || page_period > PAGE_WORDS ||
+        (page_period & (page_period - 1)) != 0)
         errx(2, "out of range");
     for (size_t i = 0; argc > 1 && i < sizeof(works) / sizeof(*works); i++)
         if (strcmp(argv[1], works[i].name) == 0) {
