@@ -163,7 +163,8 @@ class Run:
         self.number = Run.made
         self.local_mib = chance.choice([16, 20, 24, 32, 48])
         self.name, words, self.expect = chance.choice(PROGRAMS)(chance, self.local_mib)
-        options = [f"--local={self.local_mib}M", f"--region=run{self.number}", "--wait=300", f"--log-file={self.path('log')}",
+        options = [f"--local={self.local_mib}M", f"--region=run{self.number}", "--wait=300",
+                   f"--compress={chance.choice(['auto', 'yes'])}", f"--log-file={self.path('log')}",
                    f"--stats={self.path('stats')}"]
         if chance.random() < 0.8:
             chosen = chance.sample(dmss, chance.randint(1, len(dmss)))
