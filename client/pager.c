@@ -136,7 +136,7 @@ static int serve(struct space *space, uint64_t now_us)
     if (ready->hold)
         events_serve_hold(space);
     /* While retries wait, the event they wait for may be there already. */
-    if (ready->events || space->nwaiting > 0 || must_retry(space))
+    if (ready->events || space->read_later || space->nwaiting > 0 || must_retry(space))
         done += events_read(space);
     if (space->again.count > 0)
         fault_retry(space);
@@ -208,7 +208,8 @@ enum { SPACE_FDS = 3 };
 
 static void add_space_fds(const struct space *space, struct pollfd fds[SPACE_FDS])
 {
-    bool may_read = space->work != AGENT_MOVING && space->nwaiting == 0 && !space->being_made;
+    bool may_read = space->work != AGENT_MOVING && !space->read_later && space->nwaiting == 0 &&
+                    !space->being_made;
     fds[0] = (struct pollfd){space->agent, POLLIN, 0};
     fds[1] = (struct pollfd){space->hold_uffd, POLLIN, 0};
     fds[2] = (struct pollfd){may_read ? space->uffd : -1, POLLIN, 0};

@@ -357,9 +357,19 @@ static void take_in(struct space *space, const struct uffd_msg *messages, int co
     }
 }
 
+/* While the agent COPIES, pages are neither in the program's memory nor in the pool, and would end
+ * with the program. A thread that forks goes on when its event is read, and may end it at once: so
+ * it has to wait. What is pending is not known to be a fork, but no fault can be answered before it
+ * is read, either. */
+static bool must_not_read(struct space *space)
+{
+    space->read_later = space->work == AGENT_COPYING && !uffd_is_quiet(space->uffd);
+    return space->read_later || space->work == AGENT_MOVING;
+}
+
 int events_read(struct space *space)
 {
-    if (space->dead || space->work == AGENT_MOVING)
+    if (space->dead || must_not_read(space))
         return 0;
     events_believe(space);
     if (space->nrecent > 0 && space->nwaiting == 0 && uffd_is_quiet(space->uffd))

@@ -344,7 +344,8 @@ static void on_copied(struct space *space, const struct agent_result *result)
 {
     struct batch *batch = space->moving;
     space->moving = NULL;
-    space->work = AGENT_IDLE;
+    space->work = result->empties ? AGENT_EMPTYING : AGENT_IDLE;
+    space->work_us = rpc_now_us();
     if (settle_clean(space, batch, result) == 0) {
         space->batch_used[batch->index] = false;
         return;
@@ -365,6 +366,8 @@ void reclaim_on_agent(struct space *space, const struct agent_result *result)
         on_moved(space, result);
     } else if (result->op == AGENT_COPIED && space->work == AGENT_COPYING) {
         on_copied(space, result);
+    } else if (result->op == AGENT_EMPTIED && space->work == AGENT_EMPTYING) {
+        space->work = AGENT_IDLE;
     } else if (result->op == AGENT_POPULATED && space->work == AGENT_POPULATING) {
         space->work = AGENT_IDLE;
         space->populated = true;

@@ -44,7 +44,7 @@ enum {
 
 /* What the agent is busy with. While it MOVES, no event may be read from the userfaultfd: see
  * DESIGN.md, "The order of events and moves". */
-enum agent_work { AGENT_IDLE, AGENT_MOVING, AGENT_COPYING, AGENT_POPULATING };
+enum agent_work { AGENT_IDLE, AGENT_MOVING, AGENT_COPYING, AGENT_EMPTYING, AGENT_POPULATING };
 
 struct fault {
     uint64_t page;
@@ -139,6 +139,7 @@ struct space {
     /* A fork that is being answered, and what was read after it: see events_read(). */
     struct uffd_msg waiting[SPACE_MESSAGES];
     uint32_t nwaiting;
+    bool read_later; /* something may be there, but it is not to be read before COPIED */
     struct space *fork_child; /* made for the first of them, until the store has branched it */
     bool fork_done;           /* it has */
     /* Of the child of a fork: */

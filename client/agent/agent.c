@@ -265,9 +265,11 @@ static void move_run(int uffd, char *to, uint64_t from, uint64_t npages, uint8_t
 }
 
 /* From the gate into the hold. Nobody but us knows these pages, so EAGAIN (the kernel has a page
- * locked for the moment) is waited out. */
-static void move_to_hold(struct agent *agent, uint32_t first, uint32_t npages)
+ * locked for the moment) is waited out. Returns whether something is left in the gate. Until COPIED
+ * nothing may raise an event, nor fault there: the pager reads none while a fork is under way. */
+static int move_to_hold(struct agent *agent, uint32_t first, uint32_t npages)
 {
+    int left = 0;
     uint32_t done = 0;
     while (done < npages) {
         struct kuffd_move move = {
@@ -282,16 +284,17 @@ static void move_to_hold(struct agent *agent, uint32_t first, uint32_t npages)
             done += (uint32_t)(move.move / PAGE);
         } else if (err == -EAGAIN) {
             sys3(__NR_sched_yield, 0, 0, 0);
+        } else if (err == -ENOENT) {
+            done++; /* dropped by the kernel (MADV_FREE): it is zero, and so is the hold's */
         } else {
-            /* Cannot be moved: read it where it is and clear it there. That raises an event the
-             * pager has to read, which it does: its wait for MOVED is over. */
+            /* Cannot be moved: read it where it is. */
             copy(agent->hold + (uint64_t)(first + done) * PAGE,
                  agent->gate + (uint64_t)(first + done) * PAGE, PAGE);
-            sys3(__NR_madvise, (long)(agent->gate + (uint64_t)(first + done) * PAGE), PAGE,
-                 MADV_DONTNEED);
+            left = 1;
             done++;
         }
     }
+    return left;
 }
 
 static void reply(struct agent *agent, uint32_t op)
@@ -303,8 +306,8 @@ static void reply(struct agent *agent, uint32_t op)
 }
 
 /* mlockall() locks and fills our areas with all the others: then nothing can be moved into the
- * gate, and what lies in the hold cannot be given back. Only after MOVED, for it raises an event.
- */
+ * gate, and what lies in the hold cannot be given back. Only after COPIED, for it raises an event,
+ * and that may be read only when a fork has been answered, which waits for COPIED. */
 static void empty_areas(struct agent *agent)
 {
     sys3(__NR_munlock, (long)agent->gate, 2 * AREA_BYTES, 0);
@@ -360,15 +363,18 @@ static void evict(struct agent *agent)
         uint32_t end = i + 1;
         while (end < total && status[end] == 0)
             end++;
-        move_to_hold(agent, i, end - i);
+        refused |= move_to_hold(agent, i, end - i);
         copy_changed(agent, i, end);
         i = end;
     }
-    if (refused)
-        empty_areas(agent);
-    else
+    if (!refused)
         sys3(__NR_madvise, (long)agent->hold, (long)total * PAGE, MADV_DONTNEED);
+    agent->result.empties = (uint32_t)refused;
     reply(agent, AGENT_COPIED);
+    if (refused) {
+        empty_areas(agent);
+        reply(agent, AGENT_EMPTIED);
+    }
 }
 
 /* After a fork the pages are shared with the child and cannot be moved. Writing to them, which is

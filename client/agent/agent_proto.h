@@ -11,7 +11,7 @@
  *                                  <-       go
  *   serving                        ->
  *   then, the pager asking:        <-       command EVICT
- *   moved, copied                  ->
+ *   moved, copied [, emptied]      ->
  *                                  <-       command POPULATE
  *   populated                      ->
  *
@@ -49,13 +49,14 @@ enum agent_verdict {
 };
 
 enum agent_op {
-    AGENT_EVICT = 1,    /* pages -> pool; answered by MOVED, then COPIED */
+    AGENT_EVICT = 1,    /* pages -> pool; answered by MOVED, then COPIED, then perhaps EMPTIED */
     AGENT_POPULATE = 2, /* make pages exclusive again; answered by POPULATED */
     AGENT_MOVED = 3,
     AGENT_COPIED = 4,
     AGENT_POPULATED = 5,
     AGENT_SERVING = 6, /* said once, unasked: from now on commands are carried out */
     AGENT_ADOPT = 7,   /* use the userfaultfd that comes with this; not answered */
+    AGENT_EMPTIED = 8, /* after COPIED, where that has said so */
 };
 
 enum agent_kind {
@@ -127,6 +128,9 @@ struct agent_command {
 struct agent_result {
     uint32_t op;
     uint32_t batch;
+    /* COPIED: something lies in the gate. The agent empties it now, which raises an event that has to
+     * be read, and says EMPTIED then. */
+    uint32_t empties;
     uint8_t status[AGENT_BATCH_PAGES];
 };
 

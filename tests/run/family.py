@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """family.py EDM TOOLS: programs that start others, which are managed with them: shells, make, Python's
 subprocess and multiprocessing, daemons; what a child has from its parent; deaths in any order."""
+import ctypes
 import os
 import re
 import signal
@@ -382,9 +383,61 @@ except BaseException as error:
 """
 
 
+def let_go_slowly(tid, go):
+    """Traces a thread until it ends, and lets it rest each time it has sent something. Calls go() when that has begun."""
+    seize, interrupt, peek_user, go_on, call_number, sendmsg, wait_all = 0x4206, 0x4207, 3, 24, 15 * 8, 46, 0x40000000
+    ptrace = ctypes.CDLL(None).ptrace
+    ptrace.restype, ptrace.argtypes = ctypes.c_long, [ctypes.c_long] * 4
+    assert ptrace(seize, tid, 0, 0) == 0 and ptrace(interrupt, tid, 0, 0) == 0
+    go()
+    while os.WIFSTOPPED(os.waitpid(tid, wait_all)[1]):
+        if ptrace(peek_user, tid, call_number, 0) == sendmsg:
+            time.sleep(0.005)
+        ptrace(go_on, tid, 0, 0)
+
+
 class Daemons(Family):
+    def test_whose_agent_is_slow(self):
+        """The parent ends at once, while pages are on their way out of its memory: the child has them all the same."""
+        rounds = 4
+        client = self.start_python(f"""
+for round in range({rounds}):
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        say(f"parent.{{round}}", str(os.getpid()))
+        while not os.path.exists(f"go.{{round}}"):
+            time.sleep(0.01)
+        block = fill(round, 28)
+        for last in (False, True):  # the first time brings in what the second one needs for it
+            if os.fork() == 0:
+                check(block, round)
+                if last:
+                    check(more, round)
+                    os.write(writer, b"k")
+                os._exit(0)
+            if last:
+                os._exit(7)
+            os.wait()
+            more = fill(round, 4)
+    os.close(writer)
+    assert os.waitpid(parent, 0)[1] == 7 << 8
+    assert os.read(reader, 1) == b"k", f"round {{round}}: the child has been ended"
+    os.close(reader)
+""")
+        for number in range(rounds):
+            wait_until(lambda: client.poll() is not None or os.path.exists(self.path(f"parent.{number}")), LONG_S)
+            if client.poll() is not None:
+                break
+            pid = int(self.read(f"parent.{number}"))
+            agent, = {int(tid) for tid in os.listdir(f"/proc/{pid}/task")} - {pid}
+            let_go_slowly(agent, open(self.path(f"go.{number}"), "w", encoding="utf-8").close)
+        self.assertEqual((client.wait(LONG_S), client.stderr.read()), (0, b""))
+
     def test_until_the_last_one_ends(self):
         client = self.start_python(DAEMON, options=["--stats-interval=50"])
+        wait_until(lambda: client.poll() is not None or os.path.exists(self.path("daemon")), LONG_S)
+        self.assertIsNone(client.poll(), f"edm has ended before the daemon; its log: {self.read('log')}")
         pid = int(self.wait_for_file("daemon"))
         time.sleep(0.5)
         self.assertIsNone(client.poll(), "edm has ended before the daemon")
