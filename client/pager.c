@@ -145,6 +145,7 @@ static int serve(struct space *space, uint64_t now_us)
         (pager_room(space->pager) > 0 || reclaim_is_hopeless(space->pager, now_us)))
         fault_retry_held(space);
     fetch_send_gathered(space);
+    reclaim_give(space);
     done += reclaim_step(space, now_us);
     look_release(space, now_us);
     reclaim_flush_drops(space);
@@ -185,7 +186,8 @@ static uint64_t sleep_us(const struct pager *pager, uint64_t next_tick_us, uint6
     if (rpc_ms >= 0 && (uint64_t)rpc_ms * 1000 < us)
         us = (uint64_t)rpc_ms * 1000;
     for (const struct space *space = pager->spaces; space; space = space->next)
-        if ((must_retry(space) || space->retry_move_us > now_us || fork_is_prepared(space)) &&
+        if ((must_retry(space) || space->retry_move_us > now_us || fork_is_prepared(space) ||
+             space->ungiven) &&
             us > RETRY_US)
             us = RETRY_US;
     return us;
@@ -359,6 +361,7 @@ static void free_parts(struct pager **pager)
     while (p->dying) {
         struct space *space = p->dying;
         memset(space->batch_used, 0, sizeof space->batch_used);
+        space->ungiven = NULL;
         space->brake.count = 0; /* the tracer has ended, and with it the tracing */
         space->region_answers = 0;
         space->region_state = REGION_NONE;

@@ -15,6 +15,9 @@ enum {
     BARREN_PAUSE_US = 20000,
     MOVE_RETRY_US = 50, /* mappings were changing: about a wake-up */
     QUEUE_SLACK = 65536,
+    /* In the write-back's hands at once: its rings hold 256 items, drops among them, and what is
+     * done must find room in the one that leads back. */
+    GIVEN_MOST = 192,
 };
 
 void reclaim_push(struct space *space, uint64_t page, bool proven)
@@ -38,9 +41,10 @@ void reclaim_note_gone(struct space *space, uint64_t page)
 
 /* ---- what the store may forget ---- */
 
+/* What is forgotten from now on is, for the store, forgotten after the batch that waits. */
 void reclaim_flush_drops(struct space *space)
 {
-    if (space->drop && space->drop->nranges > 0 &&
+    if (space->drop && space->drop->nranges > 0 && !space->ungiven &&
         write_back_give(space->pager->write_back, &space->drop->item))
         space->drop = NULL;
 }
@@ -195,8 +199,9 @@ bool reclaim_step(struct space *space, uint64_t now_us)
     /* Begins above the high threshold and goes on down to the low one. */
     uint64_t resident = pager_resident(pager);
     pager->reclaiming = resident > pager->high || (pager->reclaiming && resident > pager->low);
-    if (space->dead || !space->pressed || space->work != AGENT_IDLE || fork_is_prepared(space) ||
-        !space->serving || space->region_state != REGION_READY || events_are_pending(space))
+    if (space->dead || !space->pressed || space->work != AGENT_IDLE || space->ungiven ||
+        fork_is_prepared(space) || !space->serving || space->region_state != REGION_READY ||
+        events_are_pending(space))
         return false;
     if (space->nbusy > 0 && !space->populated)
         return populate_busy(space);
@@ -340,6 +345,20 @@ static uint32_t settle_clean(struct space *space, struct batch *batch,
     return changed;
 }
 
+void reclaim_give(struct space *space)
+{
+    struct pager *pager = space->pager;
+    if (space->ungiven && space->released) {
+        space->batch_used[space->ungiven->index] = false;
+        space->ungiven = NULL;
+    }
+    if (!space->ungiven || pager->ngiven >= GIVEN_MOST ||
+        !write_back_give(pager->write_back, &space->ungiven->item))
+        return;
+    pager->ngiven++;
+    space->ungiven = NULL;
+}
+
 static void on_copied(struct space *space, const struct agent_result *result)
 {
     struct batch *batch = space->moving;
@@ -352,10 +371,8 @@ static void on_copied(struct space *space, const struct agent_result *result)
     }
     /* Before the batch: a drop that came after it would take what the batch stores. */
     flush_drops_or_forget(space);
-    if (!write_back_give(space->pager->write_back, &batch->item)) {
-        log_fatal("Pager", "the write-back does not take any more");
-        pager_fail(space->pager);
-    }
+    space->ungiven = batch;
+    reclaim_give(space);
 }
 
 void reclaim_on_agent(struct space *space, const struct agent_result *result)
@@ -382,6 +399,7 @@ void reclaim_on_agent(struct space *space, const struct agent_result *result)
 void reclaim_take_back(struct space *space, struct batch *batch)
 {
     struct pager *pager = space->pager;
+    pager->ngiven--;
     if (batch->status != WIRE_OK && !space->released) {
         /* The other batches meet the same: said once. */
         if (!pager->failed)

@@ -179,6 +179,7 @@ static void release(struct space *space)
     }
     for (const struct area *area; (area = area_map_after(space->areas, 0));)
         events_unmap(space, area->start, area->end);
+    reclaim_give(space);
     reclaim_flush_drops(space);
 }
 
@@ -266,6 +267,7 @@ void space_reap(struct pager *pager)
     for (struct space **at = &pager->dying; *at;) {
         struct space *space = *at;
         brake_poll(&space->brake);
+        reclaim_give(space);
         if (!space->released) {
             /* It was ended in the middle of a fork: its child lives, and needs what it had. */
             events_believe(space);

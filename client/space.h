@@ -128,6 +128,7 @@ struct space {
     bool populated; /* they have been */
     bool retrying;  /* the batch under way is made of them */
     bool batch_used[SPACE_BATCHES];
+    struct batch *ungiven; /* copied, but the write-back has no room for it yet; NULL: none */
     struct batch batches[SPACE_BATCHES];
     struct fetch fetches[SPACE_FETCHES];
     uint64_t fetch_clock;
@@ -185,6 +186,7 @@ struct pager {
     const struct shard_set *set;
     struct rpc *rpc;
     struct write_back *write_back;
+    uint32_t ngiven; /* batches in its hands */
     pthread_t thread;
     int wake_fd; /* main -> pager */
     int news_fd; /* pager -> main */
@@ -330,6 +332,7 @@ void look_at_threads(struct space *space, uint64_t now_us);
 bool reclaim_step(struct space *space, uint64_t now_us);
 bool reclaim_is_hopeless(const struct pager *pager, uint64_t now_us);
 void reclaim_on_agent(struct space *space, const struct agent_result *result);
+void reclaim_give(struct space *space); /* what waits for room in the write-back */
 void reclaim_take_back(struct space *space, struct batch *batch);
 struct batch *reclaim_find_staged(struct space *space, uint64_t page, uint32_t *at);
 void reclaim_drop_stored(struct space *space, uint64_t page);
