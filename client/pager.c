@@ -152,22 +152,36 @@ static int serve(struct space *space, uint64_t now_us)
     return done;
 }
 
-static int serve_all(struct pager *pager, uint64_t now_us)
+/* Calls EACH for every process. Of the others what is resident is added up once, not for each
+ * again: EACH changes little but its own, and a child that it makes counts from the next time on.
+ * Returns how much was done. */
+static int for_all(struct pager *pager, int (*each)(struct space *space, uint64_t now_us),
+                   uint64_t now_us)
 {
+    uint64_t resident = 0;
+    for (struct space *space = pager->spaces; space; space = space->next)
+        resident += space->counted_resident = space_resident(space);
     int done = 0;
     for (struct space *next, *space = pager->spaces; space; space = next) {
         next = space->next; /* it may end */
-        done += serve(space, now_us);
+        pager->current = space;
+        pager->others_resident = resident - space->counted_resident;
+        done += each(space, now_us);
+        resident = pager_resident(pager);
     }
+    pager->current = NULL;
     return done;
+}
+
+static int look(struct space *space, uint64_t now_us)
+{
+    look_tick(space, now_us);
+    return 0;
 }
 
 static void look_at_all(struct pager *pager, uint64_t now_us)
 {
-    for (struct space *next, *space = pager->spaces; space; space = next) {
-        next = space->next;
-        look_tick(space, now_us);
-    }
+    for_all(pager, look, now_us);
     look_note_peaks(pager);
     limit_tick(pager, now_us);
 }
@@ -329,7 +343,7 @@ static void *run(void *arg)
             look_at_all(pager, now);
         if (pager->strangers || ready.found)
             implants_step(pager, now);
-        done += serve_all(pager, now);
+        done += for_all(pager, serve, now);
         if (pager->dying)
             space_reap(pager);
         if (now >= next_tick_us)

@@ -39,7 +39,7 @@ bool limit_take(struct pager *pager)
 /* Within the budget to a hair is not enough: the kernel counts what is resident to some hundred
  * KiB, and others will look too. With no process at all the program is between two images, or has
  * just ended. */
-static bool is_kept(const struct pager *pager, uint64_t resident, uint64_t now_us)
+static bool is_kept(struct pager *pager, uint64_t resident, uint64_t now_us)
 {
     return pager->spaces && (resident <= pager->high ||
                              (resident <= pager->limit && reclaim_is_hopeless(pager, now_us)));

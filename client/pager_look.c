@@ -35,6 +35,8 @@ static uint64_t table_resident(const struct space *space)
 
 uint64_t pager_resident(const struct pager *pager)
 {
+    if (pager->current)
+        return pager->others_resident + (pager->current->dead ? 0 : space_resident(pager->current));
     uint64_t resident = 0;
     for (const struct space *space = pager->spaces; space; space = space->next)
         resident += space_resident(space);

@@ -104,7 +104,10 @@ static uint32_t choose(struct space *space, uint64_t *pages, uint64_t most)
 {
     uint32_t count = 0;
     struct resident_entry entry;
-    for (int popped = 0; popped < POP_MOST && count < most; popped++) {
+    /* What has to stay goes back into the queue, and is not looked at twice. */
+    size_t length = resident_queue_length(space->queue);
+    size_t pops = length < POP_MOST ? length : POP_MOST;
+    for (; pops > 0 && count < most; pops--) {
         if (!resident_queue_pop(space->queue, &entry))
             break;
         if (!is_live(space, entry))
@@ -261,12 +264,15 @@ static bool is_hopeless(const struct space *space, uint64_t now_us)
     return !space_has_batches(space) && now_us < space->barren_until_us;
 }
 
-bool reclaim_is_hopeless(const struct pager *pager, uint64_t now_us)
+bool reclaim_is_hopeless(struct pager *pager, uint64_t now_us)
 {
-    for (const struct space *space = pager->spaces; space; space = space->next)
-        if (!is_hopeless(space, now_us))
-            return false;
-    return true;
+    /* The one that was not so last time is not likely to be now. */
+    if (pager->hopeful && !is_hopeless(pager->hopeful, now_us))
+        return false;
+    pager->hopeful = pager->spaces;
+    while (pager->hopeful && is_hopeless(pager->hopeful, now_us))
+        pager->hopeful = pager->hopeful->next;
+    return !pager->hopeful;
 }
 
 /* ---- what the agent says ---- */

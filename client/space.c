@@ -144,6 +144,8 @@ static void take_from_live(struct space *space)
     if (!*at)
         return; /* it was never in hand */
     *at = space->next;
+    if (space->pager->hopeful == space)
+        space->pager->hopeful = NULL;
     space->pager->processes--;
 }
 

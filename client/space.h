@@ -169,6 +169,7 @@ struct space {
     uint64_t virtual_pages;    /* at the last look */
     uint64_t anonymous_pages;  /* at the last sample */
     uint64_t sampled_resident; /* the table's count then */
+    uint64_t counted_resident; /* see pager_resident() */
     uint64_t barren_until_us;  /* nothing could be moved: do not try before */
     uint32_t barren;
     uint64_t retry_move_us;
@@ -207,7 +208,11 @@ struct pager {
     } limits;
     bool reclaiming;
     struct space *spaces; /* the program and its children */
-    struct space *dying;  /* images that are gone, still waited for */
+    /* The one that is being served or looked at; NULL: none. Meanwhile the others have so much. */
+    struct space *current;
+    uint64_t others_resident;
+    struct space *hopeful; /* something could be taken from it, when it was last asked; or NULL */
+    struct space *dying;   /* images that are gone, still waited for */
     uint64_t ended_agents_cpu_us;
     uint32_t nregions; /* made so far: for their names */
     struct pollfd *fds;
@@ -330,7 +335,7 @@ void look_at_threads(struct space *space, uint64_t now_us);
 
 /* pager_reclaim.c */
 bool reclaim_step(struct space *space, uint64_t now_us);
-bool reclaim_is_hopeless(const struct pager *pager, uint64_t now_us);
+bool reclaim_is_hopeless(struct pager *pager, uint64_t now_us);
 void reclaim_on_agent(struct space *space, const struct agent_result *result);
 void reclaim_give(struct space *space); /* what waits for room in the write-back */
 void reclaim_take_back(struct space *space, struct batch *batch);
