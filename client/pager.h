@@ -54,6 +54,7 @@ struct pager_counters {
     uint64_t readahead_issued, readahead_used, readahead_wasted;
     uint64_t peak_resident_pages, peak_managed_pages, resident_pages, managed_pages;
     uint64_t spins_found, spins_in_vain; /* see spin.h */
+    uint64_t looks, looks_us;            /* at mappings, and how long they took */
     uint64_t brakes; /* times the program had to be stopped to let reclaim catch up */
     uint64_t forks, images, bad_pages, table_bytes;
     struct rpc_counters rpc;

@@ -316,21 +316,34 @@ static void consider(void *arg, struct proc_range range)
     }
 }
 
+/* The end of what is registered around ADDRESS; itself if that is not. */
+static uint64_t past_known(void *arg, uint64_t address)
+{
+    const struct space *space = arg;
+    const struct area *area;
+    while ((area = area_map_find(space->areas, address / PAGE_BYTES)))
+        address = area->end * PAGE_BYTES;
+    return address;
+}
+
 static void look_at_maps(struct space *space)
 {
+    struct pager *pager = space->pager;
     uint64_t begun = rpc_now_us();
-    space->look_again = false;
+    space->look_again = space->look_barren = false;
     uint64_t registered = space->registered;
-    int err = proc_map_walk(space->proc, consider, space);
+    int err = proc_map_walk(space->proc, past_known, consider, space);
     /* Where the kernel cannot be asked for one mapping: what grew between the look and its
      * registration is two now, which the program cannot mremap() as one. The rest follows at once.
      */
     if (!err && space->registered != registered)
-        err = proc_map_walk(space->proc, consider, space);
+        err = proc_map_walk(space->proc, past_known, consider, space);
     if (err && err != -ESRCH)
         log_warn("Pager", "cannot read the memory map: %s", strerror(-err));
     space->looked_us = rpc_now_us();
     space->look_cost_us = space->looked_us - begun;
+    pager->counters.looks++;
+    pager->counters.looks_us += space->look_cost_us;
 }
 
 /* Ranges we believe to be registered and that are not: they were replaced in the moment between
@@ -540,6 +553,12 @@ static void look_at_agent(struct space *space, uint64_t now_us)
     space->agent_stopped = slow && proc_map_thread_stopped(space->proc, space->agent_tid);
 }
 
+static uint64_t longer_wait(uint64_t us)
+{
+    us = 2 * us + RESCAN_US;
+    return us < RESCAN_MOST_US ? us : RESCAN_MOST_US;
+}
+
 void look_tick(struct space *space, uint64_t now_us)
 {
     struct proc_size size;
@@ -566,9 +585,16 @@ void look_tick(struct space *space, uint64_t now_us)
     bool unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
     /* With thousands of mappings a look is not free: it may take a tenth of the time. */
     bool affordable = now_us - space->looked_us > 9 * space->look_cost_us;
-    if (may_have_mapped(space, &size) && (affordable || unknown)) {
+    bool due = may_have_mapped(space, &size) && (affordable || unknown);
+    /* Nothing of it could be taken: there may be memory that we do not know. Of a process that has
+     * only what must stay that is so all the time. */
+    bool barren = space->look_barren && now_us - space->looked_us > space->barren_wait_us;
+    if (due || barren) {
+        uint64_t registered = space->registered;
         space->virtual_pages = size.virtual_pages;
         look_at_maps(space);
+        space->barren_wait_us =
+            space->registered != registered ? 0 : longer_wait(space->barren_wait_us);
         known = table_resident(space);
         unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
     }
@@ -581,9 +607,7 @@ void look_tick(struct space *space, uint64_t now_us)
             await_leaving(space, now_us);
         /* What cannot be found (it cannot be managed) is looked for less and less often. */
         bool found = table_resident(space) > known + UNKNOWN_MOST_BYTES / PAGE_BYTES / 4;
-        space->rescan_wait_us = found ? RESCAN_US : 2 * space->rescan_wait_us + RESCAN_US;
-        if (space->rescan_wait_us > RESCAN_MOST_US)
-            space->rescan_wait_us = RESCAN_MOST_US;
+        space->rescan_wait_us = found ? RESCAN_US : longer_wait(space->rescan_wait_us);
         space->rescanned_us = rpc_now_us();
     }
 }

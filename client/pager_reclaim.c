@@ -228,7 +228,7 @@ bool reclaim_step(struct space *space, uint64_t now_us)
     npages = only_known(space, pages, npages);
     if (npages == 0) {
         space->barren_until_us = now_us + BARREN_PAUSE_US;
-        space->look_again = true;
+        space->look_barren = true;
         return false;
     }
     struct agent_command command;

@@ -162,6 +162,16 @@ bool proc_map_parse(const char *line, struct proc_range *out)
     return is_ordinary(at);
 }
 
+/* But for the name. */
+static bool has_right_kind(const struct kprocmap_query *query)
+{
+    uint64_t access =
+        query->vma_flags & (KPROCMAP_READABLE | KPROCMAP_WRITABLE | KPROCMAP_EXECUTABLE);
+    return !(query->vma_flags & KPROCMAP_SHARED) &&
+           (access == 0 || access == (KPROCMAP_READABLE | KPROCMAP_WRITABLE)) &&
+           query->inode == 0 && query->dev_major == 0 && query->dev_minor == 0;
+}
+
 int proc_map_at(const struct proc_map *map, uint64_t address, struct proc_range *out)
 {
     char name[NAME_BYTES] = "";
@@ -172,11 +182,7 @@ int proc_map_at(const struct proc_map *map, uint64_t address, struct proc_range 
     if (ioctl(map->maps, KPROCMAP_QUERY, &query))
         /* A file's name is longer than that. */
         return errno == ENAMETOOLONG ? -ENOENT : -errno;
-    uint64_t access =
-        query.vma_flags & (KPROCMAP_READABLE | KPROCMAP_WRITABLE | KPROCMAP_EXECUTABLE);
-    if ((query.vma_flags & KPROCMAP_SHARED) ||
-        (access != 0 && access != (KPROCMAP_READABLE | KPROCMAP_WRITABLE)) || query.inode != 0 ||
-        query.dev_major != 0 || query.dev_minor != 0 || !is_ordinary(name))
+    if (!has_right_kind(&query) || !is_ordinary(name))
         return -ENOENT;
     *out = (struct proc_range){query.vma_start, query.vma_end};
     return 0;
@@ -232,7 +238,8 @@ static int read_maps(struct proc_map *map, size_t *len)
     return *len == 0 ? -ESRCH : 0;
 }
 
-int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_range range), void *arg)
+int proc_map_walk_text(struct proc_map *map, void (*each)(void *arg, struct proc_range range),
+                       void *arg)
 {
     size_t len = 0;
     int err = read_maps(map, &len);
@@ -249,6 +256,33 @@ int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_rang
         line = end + 1;
     }
     return 0;
+}
+
+/* One mapping after the other. Most of what the text costs is the names of files: here they are not
+ * made. */
+int proc_map_walk(struct proc_map *map, uint64_t (*past)(void *arg, uint64_t address),
+                  void (*each)(void *arg, struct proc_range range), void *arg)
+{
+    uint64_t at = 0;
+    for (;;) {
+        at = past ? past(arg, at) : at;
+        struct kprocmap_query query = {
+            .size = sizeof query, .query_flags = KPROCMAP_COVERING_OR_NEXT, .query_addr = at};
+        if (ioctl(map->maps, KPROCMAP_QUERY, &query)) {
+            if (errno == ENOTTY && at == 0)
+                return proc_map_walk_text(map, each, arg);
+            return errno == ENOENT ? 0 : -errno;
+        }
+        at = query.vma_end;
+        struct proc_range range;
+        int err = has_right_kind(&query) ? proc_map_at(map, query.vma_start, &range) : -ENOENT;
+        if (err && err != -ENOENT)
+            return err;
+        if (!err) {
+            each(arg, range);
+            at = range.end > at ? range.end : at;
+        }
+    }
 }
 
 int proc_map_walk_wiped(pid_t pid, void (*each)(void *arg, struct proc_range range), void *arg)

@@ -52,9 +52,16 @@ int proc_map_at(const struct proc_map *map, uint64_t address, struct proc_range 
 int proc_map_room_after(const struct proc_map *map, uint64_t address, uint64_t *out)
     __attribute__((warn_unused_result));
 
-/* Calls EACH for every such mapping, in order. 0 or -errno. */
-int proc_map_walk(struct proc_map *map, void (*each)(void *arg, struct proc_range range), void *arg)
+/* Calls EACH for every such mapping, in order. PAST says up to where, from an address on, all is
+ * known (the address itself: nothing is): mappings that end before that may be left out. NULL: none
+ * are. 0 or -errno. */
+int proc_map_walk(struct proc_map *map, uint64_t (*past)(void *arg, uint64_t address),
+                  void (*each)(void *arg, struct proc_range range), void *arg)
     __attribute__((warn_unused_result));
+
+/* The same from the text of the file, as before Linux 6.11. */
+int proc_map_walk_text(struct proc_map *map, void (*each)(void *arg, struct proc_range range),
+                       void *arg) __attribute__((warn_unused_result));
 
 /* Calls EACH for every mapping of process PID that a child finds empty (MADV_WIPEONFORK); a child's
  * own are still called that. Costs the kernel a walk over all that is resident. 0 or -errno: -ESRCH

@@ -164,6 +164,8 @@ struct space {
 
     bool pressed; /* registered and reclaiming, no longer native */
     bool look_again;
+    bool look_barren; /* the same, but only now and then: */
+    uint64_t barren_wait_us;
     uint64_t registered; /* mappings, so far */
     uint64_t looked_us, look_cost_us, rescanned_us, rescan_wait_us, threads_us;
     uint64_t virtual_pages;    /* at the last look */

@@ -125,6 +125,8 @@ static void write_all(FILE *file, const struct stats *stats)
     number(file, "found", pager->spins_found, ", ");
     number(file, "in_vain", pager->spins_in_vain, "},\n  ");
     number(file, "brakes", pager->brakes, ",\n  ");
+    number(file, "looks", pager->looks, ",\n  ");
+    number(file, "looks_us", pager->looks_us, ",\n  ");
     number(file, "images", pager->images, ",\n  ");
     number(file, "forks", pager->forks, ",\n  ");
     write_images(file, pager);

@@ -145,8 +145,11 @@ static void look_for(void *arg, struct proc_range range)
 static bool is_managed(struct proc_map *map, const void *at)
 {
     struct search search = {.at = (uint64_t)at};
-    assert_int_equal(proc_map_walk(map, look_for, &search), 0);
+    assert_int_equal(proc_map_walk(map, NULL, look_for, &search), 0);
     assert_int_equal(search.found, line_is_managed(at));
+    struct search text = {.at = (uint64_t)at};
+    assert_int_equal(proc_map_walk_text(map, look_for, &text), 0);
+    assert_int_equal(search.found, text.found);
     return search.found;
 }
 
@@ -217,11 +220,57 @@ static void test_many_mappings(void **state)
     assert_int_equal(proc_map_open(&map, getpid()), 0);
     for (int i = 0; i < MANY; i += 500) {
         struct search search = {.at = (uint64_t)(at + 2 * i * PAGE)};
-        assert_int_equal(proc_map_walk(map, look_for, &search), 0);
+        assert_int_equal(proc_map_walk(map, NULL, look_for, &search), 0);
+        assert_true(search.found);
+        search = (struct search){.at = search.at};
+        assert_int_equal(proc_map_walk_text(map, look_for, &search), 0);
         assert_true(search.found);
     }
     proc_map_close(&map);
     munmap(at, 2 * MANY * PAGE);
+}
+
+struct known {
+    uint64_t start, end, asked; /* what is known; how often it was asked for */
+    uint64_t seen[4];
+    int nseen;
+};
+
+static uint64_t past_known(void *arg, uint64_t address)
+{
+    struct known *known = arg;
+    known->asked++;
+    return address >= known->start && address < known->end ? known->end : address;
+}
+
+static void note_near(void *arg, struct proc_range range)
+{
+    struct known *known = arg;
+    if (range.end > known->start - PAGE && range.start < known->end + SIZE && known->nseen < 4)
+        known->seen[known->nseen++] = range.start;
+}
+
+/* What is known is passed over, but not what has only its beginning there. */
+static void test_known_is_passed_over(void **state)
+{
+    (void)state;
+    struct proc_map *map;
+    char *at = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(at, MAP_FAILED);
+    for (int i = 1; i < 16; i += 3) /* pages 1 and 2, 4 and 5, 7 and 8, ... */
+        assert_int_equal(mprotect(at + i * PAGE, 2 * PAGE, PROT_READ | PROT_WRITE), 0);
+    assert_int_equal(proc_map_open(&map, getpid()), 0);
+    struct known known = {.start = (uint64_t)at + PAGE, .end = (uint64_t)at + 8 * PAGE};
+    assert_int_equal(proc_map_walk(map, past_known, note_near, &known), 0);
+    struct proc_range range;
+    if (proc_map_at(map, known.start, &range) != -ENOTTY) {
+        assert_true(known.asked > 1);
+        assert_true(known.nseen >= 3);
+        assert_true(known.seen[0] == (uint64_t)at + 7 * PAGE);
+        assert_true(known.seen[1] == (uint64_t)at + 10 * PAGE);
+    }
+    proc_map_close(&map);
+    munmap(at, SIZE);
 }
 
 static void test_size(void **state)
@@ -367,7 +416,8 @@ static void test_gone(void **state)
     assert_int_equal(waitpid(child, NULL, 0), child);
     assert_int_equal(opened, 0);
     assert_int_equal(proc_map_size(map, &size), -ESRCH);
-    assert_int_equal(proc_map_walk(map, never, NULL), -ESRCH);
+    assert_int_equal(proc_map_walk(map, NULL, never, NULL), -ESRCH);
+    assert_int_equal(proc_map_walk_text(map, never, NULL), -ESRCH);
     assert_int_equal(proc_map_look_at_threads(map), -ESRCH);
     assert_int_equal(proc_map_thread_cpu_us(map, child), 0);
     proc_map_close(&map);
@@ -379,9 +429,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines),         cmocka_unit_test(test_own_mappings),
-        cmocka_unit_test(test_many_mappings), cmocka_unit_test(test_size),
-        cmocka_unit_test(test_threads),       cmocka_unit_test(test_passed),
-        cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_many_mappings), cmocka_unit_test(test_known_is_passed_over),
+        cmocka_unit_test(test_size),          cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_passed),        cmocka_unit_test(test_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,11 +2,12 @@
  * many: many processes at once, each with memory of its own that it touches at random, again and
  * again, and checks.
  *
- *     many [--processes=100] [--pages=1280] [--seconds=8] [--locked]
+ *     many [--processes=100] [--pages=1280] [--seconds=8] [--file]
  *
  * Every page says whose it is and how often it was written; that count is kept in shared memory,
- * which EDM leaves alone. --locked: the memory is locked, so that nothing of it can leave. The
- * first wrong word ends its process: one line on standard error, exit 1.
+ * which EDM leaves alone. --file: the memory is a file's, mapped privately, of which nothing
+ * can leave, and they sleep in between. The first wrong word ends its process: one line on standard
+ * error, exit 1.
  */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -25,7 +26,7 @@ static struct {
     unsigned processes;
     size_t npages;
     double seconds;
-    bool locked;
+    bool file;
 } options = {100, 1280, 8, false};
 
 static double now_s(void)
@@ -35,9 +36,11 @@ static double now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static void *map(size_t bytes, int kind)
+/* FILE -1: of none. */
+static void *map(size_t bytes, int kind, int file)
 {
-    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS, -1, 0);
+    int flags = kind | (file < 0 ? MAP_ANONYMOUS : 0);
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, file, 0);
     if (at == MAP_FAILED) {
         perror("many: mmap");
         _exit(2);
@@ -64,12 +67,13 @@ static void touch(char *memory, uint32_t *written, size_t page, uint64_t owner)
 
 static void run(uint64_t owner, double end, _Atomic uint64_t *touches)
 {
-    char *memory = map(options.npages * PAGE_BYTES, MAP_PRIVATE);
-    uint32_t *written = map(options.npages * sizeof *written, MAP_SHARED);
-    if (options.locked && mlock(memory, options.npages * PAGE_BYTES)) {
-        perror("many: mlock");
+    int file = options.file ? memfd_create("many", MFD_CLOEXEC) : -1;
+    if (options.file && (file < 0 || ftruncate(file, (off_t)(options.npages * PAGE_BYTES)))) {
+        perror("many: memfd_create");
         _exit(2);
     }
+    char *memory = map(options.npages * PAGE_BYTES, MAP_PRIVATE, file);
+    uint32_t *written = map(options.npages * sizeof *written, MAP_SHARED, -1);
     uint64_t random = owner * 0x9E3779B97F4A7C15u;
     while (now_s() < end) {
         for (int i = 0; i < AT_ONCE; i++) {
@@ -77,7 +81,7 @@ static void run(uint64_t owner, double end, _Atomic uint64_t *touches)
             touch(memory, written, (random >> 33) % options.npages, owner);
         }
         atomic_fetch_add(touches, AT_ONCE);
-        if (options.locked)
+        if (options.file)
             usleep(10000);
     }
 }
@@ -93,8 +97,8 @@ static void read_options(int argc, char **argv)
             options.npages = strtoul(value, NULL, 10);
         else if (strncmp(argv[i], "--seconds=", 10) == 0)
             options.seconds = strtod(value, NULL);
-        else if (strcmp(argv[i], "--locked") == 0)
-            options.locked = true;
+        else if (strcmp(argv[i], "--file") == 0)
+            options.file = true;
         else
             exit(2);
     }
@@ -105,7 +109,7 @@ static void read_options(int argc, char **argv)
 int main(int argc, char **argv)
 {
     read_options(argc, argv);
-    _Atomic uint64_t *touches = map(PAGE_BYTES, MAP_SHARED);
+    _Atomic uint64_t *touches = map(PAGE_BYTES, MAP_SHARED, -1);
     double end = now_s() + options.seconds;
     for (unsigned i = 1; i <= options.processes; i++) {
         pid_t pid = fork();

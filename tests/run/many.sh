@@ -1,5 +1,5 @@
 #!/bin/bash
-# many.sh EDM TOOLS: a hundred processes within one small budget.
+# many.sh EDM TOOLS: a hundred processes within one small budget; and twenty of which nothing can leave.
 . "$(dirname "$0")/lib.sh"
 
 seconds=$((${EDM_LONG:-0} == 1 ? 100 : 8))
@@ -9,3 +9,12 @@ seconds=$((${EDM_LONG:-0} == 1 ? 100 : 8))
 grep "^many: ok " out || fail "they said nothing"
 [ "$(figure many pages_put)" -gt 1000 ] || fail "few pages went out"
 [ "$(figure many pages_got)" -gt 1000 ] || fail "few pages came back"
+
+# What nothing can be taken from is not looked at all the time.
+"$edm" --mode=client --local=32M --stats="$dir/file.json" --log-file="$dir/file.log" -- \
+    "$tools/many" --processes=20 --pages=512 --seconds=8 --file >out 2>err ||
+    fail "file: ended with $?: $(cat err)"
+grep "^many: ok " out || fail "file: they said nothing"
+looks=$(figure file looks)
+say "$looks looks"
+[ "$looks" -lt 500 ] || fail "file: $looks looks at mappings that did not change"
