@@ -302,6 +302,10 @@ static bool is_its_number(const struct space *space, int32_t tid)
 static void end_doomed(struct space *space, int32_t tid)
 {
     if (is_its_number(space, tid)) {
+        log_error("Pager",
+                  "process %d is ended: its parent was killed while pages of both were on "
+                  "their way out",
+                  (int)tid);
         kill(tid, SIGKILL);
         return;
     }

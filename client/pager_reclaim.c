@@ -15,8 +15,8 @@ enum {
     BARREN_PAUSE_US = 20000,
     MOVE_RETRY_US = 50, /* mappings were changing: about a wake-up */
     QUEUE_SLACK = 65536,
-    /* In the write-back's hands at once: its rings hold 256 items, drops among them, and what is
-     * done must find room in the one that leads back. */
+    /* In the write-back's hands at once: its rings hold 256 items (HANDOFF_ITEMS), drops among
+     * them, and what is done must find room in the one that leads back. */
     GIVEN_MOST = 192,
 };
 

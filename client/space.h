@@ -140,7 +140,7 @@ struct space {
     /* A fork that is being answered, and what was read after it: see events_read(). */
     struct uffd_msg waiting[SPACE_MESSAGES];
     uint32_t nwaiting;
-    bool read_later; /* something may be there, but it is not to be read before COPIED */
+    bool read_later;          /* something may be there, but it is not to be read before COPIED */
     struct space *fork_child; /* made for the first of them, until the store has branched it */
     bool fork_done;           /* it has */
     /* Of the child of a fork: */

@@ -76,7 +76,7 @@ static void on_put(void *arg, struct rpc_answer *answer);
 static void finish_batch(struct write_back *wb, struct batch *batch)
 {
     wb->unfinished[batch->turn]--;
-    /* The ring holds more than there are batches. */
+    /* The ring holds more than the pager gives us at once. */
     bool given = handoff_give(wb->out, batch);
     assert(given);
     (void)given;

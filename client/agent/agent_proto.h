@@ -128,8 +128,8 @@ struct agent_command {
 struct agent_result {
     uint32_t op;
     uint32_t batch;
-    /* COPIED: something lies in the gate. The agent empties it now, which raises an event that has to
-     * be read, and says EMPTIED then. */
+    /* COPIED: something lies in the gate. The agent empties it now, which raises an event that has
+     * to be read, and says EMPTIED then. */
     uint32_t empties;
     uint8_t status[AGENT_BATCH_PAGES];
 };
