@@ -174,7 +174,7 @@ static const char *fetched_bytes(const struct fetch *fetch)
     return fetch->decoded ? fetch->decoded : rpc_body_bytes(fetch->body);
 }
 
-static void free_fetch(struct fetch *fetch)
+void fetch_free(struct fetch *fetch)
 {
     rpc_body_destroy(&fetch->body);
     free(fetch->decoded);
@@ -191,7 +191,7 @@ static void forget_ready(struct fetch *fetch)
             page_table_set(space->table, fetch->page[i], PAGE_REMOTE);
             space->pager->counters.readahead_wasted++;
         }
-    free_fetch(fetch);
+    fetch_free(fetch);
 }
 
 /* How many pages may be on their way or at hand ahead of a stream: not so many that they push each
@@ -206,7 +206,7 @@ void fetch_free_all(struct space *space)
 {
     for (int i = 0; i < SPACE_FETCHES; i++)
         if (space->fetches[i].state != FETCH_FREE)
-            free_fetch(&space->fetches[i]);
+            fetch_free(&space->fetches[i]);
 }
 
 /* A free one; the oldest that was read ahead in vain has to go when there are too many. */
@@ -306,7 +306,7 @@ static void install(struct fetch *fetch)
             return;
         i = end;
     }
-    free_fetch(fetch);
+    fetch_free(fetch);
 }
 
 void fetch_install_pending(struct space *space)
@@ -432,7 +432,7 @@ static void keep_ready(struct fetch *fetch)
         }
     fetch->state = FETCH_READY;
     if (left == 0)
-        free_fetch(fetch);
+        fetch_free(fetch);
 }
 
 static void on_pages(void *arg, struct rpc_answer *answer)
@@ -441,7 +441,7 @@ static void on_pages(void *arg, struct rpc_answer *answer)
     struct space *space = fetch->space;
     struct pager *pager = space->pager;
     if (space->dead) {
-        free_fetch(fetch);
+        fetch_free(fetch);
         return;
     }
     if (answer->status == WIRE_UNAVAILABLE) {
@@ -465,7 +465,7 @@ static void on_pages(void *arg, struct rpc_answer *answer)
         if (fetch->npages > 0)
             send_fetch(fetch);
         else
-            free_fetch(fetch);
+            fetch_free(fetch);
         return;
     }
     if (!good) {
@@ -497,7 +497,7 @@ static void on_pages(void *arg, struct rpc_answer *answer)
         wanted = wanted || fetch->wanted_us[i] != 0;
     }
     if (!any) {
-        free_fetch(fetch);
+        fetch_free(fetch);
     } else if (wanted) {
         install(fetch);
     } else {

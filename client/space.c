@@ -197,10 +197,8 @@ static void forget_work(struct space *space)
         space->moving = NULL;
     }
     for (int i = 0; i < SPACE_FETCHES; i++)
-        if (space->fetches[i].state != FETCH_FREE && space->fetches[i].state != FETCH_SENT) {
-            rpc_body_destroy(&space->fetches[i].body);
-            space->fetches[i].state = FETCH_FREE;
-        }
+        if (space->fetches[i].state != FETCH_FREE && space->fetches[i].state != FETCH_SENT)
+            fetch_free(&space->fetches[i]);
 }
 
 /* The kernel writes a core of what is in memory. */

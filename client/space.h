@@ -288,6 +288,7 @@ void fault_retry(struct space *space);      /* those that waited for events */
 void fault_retry_held(struct space *space); /* those that waited for room */
 void fetch_install_pending(struct space *space);
 void fetch_send_gathered(struct space *space);
+void fetch_free(struct fetch *fetch);
 void fetch_free_all(struct space *space);
 
 /* pager_events.c */
