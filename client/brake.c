@@ -85,13 +85,13 @@ int brake_stop(struct brake *brake, const struct proc_map *proc, pid_t pid, pid_
 {
     brake->leader = pid;
     brake->spared = spared;
-    brake->watch_us = 0;
     int err = 0;
     /* Twice: a thread may have been started while the others were asked to stop. */
     for (int round = 0; round < 2; round++) {
         int result = stop_awake(brake, proc);
         err = result ? result : err;
     }
+    brake->watch_us = rpc_now_us() + WATCH_US;
     brake->on = brake->count > 0 || !err;
     return brake->on ? 0 : err;
 }
