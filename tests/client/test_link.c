@@ -402,6 +402,38 @@ static void test_unix_socket(void **state)
     assert_int_equal(listen(fixture->listener, 8), 0);
     connect_both(fixture);
     unlink(address.sun_path);
+    assert_false(link_has_rate(fixture->link));
+}
+
+/* A large message of which the end comes 20 ms after what has been read: so many bytes a second. */
+static void test_receive_rate(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { BODY = 96 * 1024, FIRST = 32 * 1024, PAUSE_US = 20000 };
+    struct connection_message message;
+    unsigned char *out = calloc(1, BODY + 64);
+    assert_non_null(out);
+    connect_both(fixture);
+    assert_true(link_has_rate(fixture->link));
+    assert_int_equal(link_receive_rate(fixture->link), 0);
+    size_t begin = frame(out, ZMTP_MORE, "header", 6);
+    size_t len = begin + zmtp_frame_begin(out + begin, 0, BODY) + BODY;
+    say(fixture, out, FIRST);
+    for (int i = 0; i < 10; i++) {
+        step(fixture);
+        assert_false(link_receive(fixture->link, &message));
+    }
+    usleep(PAUSE_US);
+    say(fixture, out + FIRST, len - FIRST);
+    assert_true(receive(fixture, &message));
+    assert_int_equal(message.body_bytes, BODY);
+    assert_in_range(link_receive_rate(fixture->link), 1, (uint64_t)BODY * 1000000 / PAUSE_US);
+    /* Of another connection nothing is known. */
+    close(fixture->peer);
+    fixture->peer = -1;
+    wait_for_loss(fixture, "Connection reset by peer");
+    assert_int_equal(link_receive_rate(fixture->link), 0);
+    free(out);
 }
 
 /* ---- what does not ---- */
@@ -592,6 +624,7 @@ int main(void)
         TEST(test_clock_jumps),
         TEST(test_connects_again),
         TEST(test_unix_socket),
+        TEST(test_receive_rate),
         TEST(test_refused),
         TEST(test_unknown_host),
         TEST(test_bad_first_words),
