@@ -100,9 +100,10 @@ int brake_watch(struct brake *brake, const struct proc_map *proc, uint64_t now_u
 {
     if (now_us < brake->watch_us)
         return 0;
+    uint64_t begun_us = rpc_now_us();
     int err = stop_awake(brake, proc);
     uint64_t done_us = rpc_now_us();
-    uint64_t pause_us = 4 * (done_us - now_us);
+    uint64_t pause_us = 4 * (done_us - begun_us);
     brake->watch_us = done_us + (pause_us > WATCH_US ? pause_us : WATCH_US);
     return brake->count > 0 ? 0 : err;
 }

@@ -3,7 +3,7 @@
  *
  * It pays where the bytes that are saved would have taken the connection longer than compressing
  * takes the processor. Both are measured: what a page gets shorter by and what trying costs, of the
- * pages that were tried last; and how fast the connection is (link_rate()). While it does not pay a
+ * pages that were tried last; and how fast the connection is. While it does not pay a
  * few pages are tried all the same, to see when it does; where nothing is known of the connection,
  * or where it is so fast that nothing could pay, none are.
  *

@@ -145,7 +145,6 @@ static int serve(struct space *space, uint64_t now_us)
         (pager_room(space->pager) > 0 || reclaim_is_hopeless(space->pager, now_us)))
         fault_retry_held(space);
     fetch_send_gathered(space);
-    reclaim_give(space);
     done += reclaim_step(space, now_us);
     look_release(space, now_us);
     reclaim_flush_drops(space);
@@ -200,10 +199,12 @@ static uint64_t sleep_us(const struct pager *pager, uint64_t next_tick_us, uint6
     if (rpc_ms >= 0 && (uint64_t)rpc_ms * 1000 < us)
         us = (uint64_t)rpc_ms * 1000;
     for (const struct space *space = pager->spaces; space; space = space->next)
-        if ((must_retry(space) || space->retry_move_us > now_us || fork_is_prepared(space) ||
-             space->ungiven) &&
+        if ((must_retry(space) || space->retry_move_us > now_us || fork_is_prepared(space)) &&
             us > RETRY_US)
             us = RETRY_US;
+    /* Its hands are full of small things: it takes them up, but does not tell. */
+    if (pager->nungiven > 0 && pager->ngiven < WRITE_BACK_MOST_BATCHES && us > RETRY_US)
+        us = RETRY_US;
     return us;
 }
 
@@ -339,6 +340,7 @@ static void *run(void *arg)
         done += rpc_process(pager->rpc);
         if (ready.batches)
             done += take_batches(pager);
+        reclaim_give(pager);
         if (now >= next_tick_us)
             look_at_all(pager, now);
         if (pager->strangers || ready.found)
@@ -375,7 +377,7 @@ static void free_parts(struct pager **pager)
     while (p->dying) {
         struct space *space = p->dying;
         memset(space->batch_used, 0, sizeof space->batch_used);
-        space->ungiven = NULL;
+        reclaim_forget_ungiven(space);
         space->brake.count = 0; /* the tracer has ended, and with it the tracing */
         space->region_answers = 0;
         space->region_state = REGION_NONE;

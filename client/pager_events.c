@@ -368,12 +368,12 @@ static void take_in(struct space *space, const struct uffd_msg *messages, int co
 static bool must_not_read(struct space *space)
 {
     space->read_later = space->work == AGENT_COPYING && !uffd_is_quiet(space->uffd);
-    return space->read_later || space->work == AGENT_MOVING;
+    return space->read_later;
 }
 
 int events_read(struct space *space)
 {
-    if (space->dead || must_not_read(space))
+    if (space->dead || space->work == AGENT_MOVING)
         return 0;
     events_believe(space);
     if (space->nrecent > 0 && space->nwaiting == 0 && uffd_is_quiet(space->uffd))
@@ -382,6 +382,8 @@ int events_read(struct space *space)
     while (space->nwaiting == 0 && !space->being_made) {
         struct uffd_msg messages[SPACE_MESSAGES];
         take_back_left(space);
+        if (must_not_read(space)) /* right before it is read */
+            break;
         ssize_t got = read(space->uffd, messages, sizeof messages);
         if (got <= 0)
             break;

@@ -434,8 +434,10 @@ static void brake(struct space *space, uint64_t grown, const struct proc_size *s
         reclaim_is_hopeless(space->pager, now_us))
         return;
     hold(space, now_us);
-    if (space->brake.on && may_have_mapped(space, size))
-        look_at_maps(space); /* nothing grows now: all there is gets registered */
+    if (!space->brake.on || !may_have_mapped(space, size))
+        return;
+    space->virtual_pages = size->virtual_pages;
+    look_at_maps(space); /* nothing grows now: all there is gets registered */
 }
 
 /* By this a child will show that it has a userfaultfd from birth. */
@@ -584,11 +586,11 @@ void look_tick(struct space *space, uint64_t now_us)
     uint64_t known = table_resident(space);
     bool unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
     /* With thousands of mappings a look is not free: it may take a tenth of the time. */
-    bool affordable = now_us - space->looked_us > 9 * space->look_cost_us;
+    bool affordable = now_us > space->looked_us + 9 * space->look_cost_us;
     bool due = may_have_mapped(space, &size) && (affordable || unknown);
     /* Nothing of it could be taken: there may be memory that we do not know. Of a process that has
      * only what must stay that is so all the time. */
-    bool barren = space->look_barren && now_us - space->looked_us > space->barren_wait_us;
+    bool barren = space->look_barren && now_us > space->looked_us + space->barren_wait_us;
     if (due || barren) {
         uint64_t registered = space->registered;
         space->virtual_pages = size.virtual_pages;

@@ -15,9 +15,6 @@ enum {
     BARREN_PAUSE_US = 20000,
     MOVE_RETRY_US = 50, /* mappings were changing: about a wake-up */
     QUEUE_SLACK = 65536,
-    /* In the write-back's hands at once: its rings hold 256 items (HANDOFF_ITEMS), drops among
-     * them, and what is done must find room in the one that leads back. */
-    GIVEN_MOST = 192,
 };
 
 void reclaim_push(struct space *space, uint64_t page, bool proven)
@@ -351,18 +348,34 @@ static uint32_t settle_clean(struct space *space, struct batch *batch,
     return changed;
 }
 
-void reclaim_give(struct space *space)
+static struct space *longest_waiting(struct space *list, struct space *found)
 {
-    struct pager *pager = space->pager;
-    if (space->ungiven && space->released) {
-        space->batch_used[space->ungiven->index] = false;
-        space->ungiven = NULL;
+    for (struct space *space = list; space; space = space->next)
+        if (space->ungiven && (!found || space->copied < found->copied))
+            found = space;
+    return found;
+}
+
+/* In their order, so that nobody waits for those whom others make wait. */
+void reclaim_give(struct pager *pager)
+{
+    while (pager->nungiven > 0 && pager->ngiven < WRITE_BACK_MOST_BATCHES) {
+        struct space *next = longest_waiting(pager->dying, longest_waiting(pager->spaces, NULL));
+        if (!next || !write_back_give(pager->write_back, &next->ungiven->item))
+            return;
+        pager->ngiven++;
+        pager->nungiven--;
+        next->ungiven = NULL;
     }
-    if (!space->ungiven || pager->ngiven >= GIVEN_MOST ||
-        !write_back_give(pager->write_back, &space->ungiven->item))
+}
+
+void reclaim_forget_ungiven(struct space *space)
+{
+    if (!space->ungiven)
         return;
-    pager->ngiven++;
+    space->batch_used[space->ungiven->index] = false;
     space->ungiven = NULL;
+    space->pager->nungiven--;
 }
 
 static void on_copied(struct space *space, const struct agent_result *result)
@@ -378,7 +391,9 @@ static void on_copied(struct space *space, const struct agent_result *result)
     /* Before the batch: a drop that came after it would take what the batch stores. */
     flush_drops_or_forget(space);
     space->ungiven = batch;
-    reclaim_give(space);
+    space->copied = ++space->pager->copied;
+    space->pager->nungiven++;
+    reclaim_give(space->pager);
 }
 
 void reclaim_on_agent(struct space *space, const struct agent_result *result)

@@ -280,7 +280,8 @@ int proc_map_walk(struct proc_map *map, uint64_t (*past)(void *arg, uint64_t add
             return err;
         if (!err) {
             each(arg, range);
-            at = range.end > at ? range.end : at;
+            /* It may have become another one meanwhile, with another behind it. */
+            at = range.end > query.vma_start ? range.end : at;
         }
     }
 }

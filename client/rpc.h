@@ -83,7 +83,8 @@ uint32_t rpc_outstanding(const struct rpc *rpc);
 
 /* Whether some shard has left a request unanswered for a while. */
 bool rpc_is_waiting(const struct rpc *rpc);
-/* Bytes a second that the connection to SHARD carries; 0: not known. See link.h. */
+
+/* Bytes a second that the connection to SHARD carries, if it has a rate (link.h); 0: not known. */
 bool rpc_has_rate(const struct rpc *rpc, uint32_t shard);
 uint64_t rpc_send_rate(const struct rpc *rpc, uint32_t shard);
 uint64_t rpc_receive_rate(const struct rpc *rpc, uint32_t shard);

@@ -175,13 +175,13 @@ uint64_t space_pages_out(const struct space *space)
 static void release(struct space *space)
 {
     space->released = true;
+    reclaim_forget_ungiven(space);
     if (space->owns_region) {
         region_remove(space);
         return;
     }
     for (const struct area *area; (area = area_map_after(space->areas, 0));)
         events_unmap(space, area->start, area->end);
-    reclaim_give(space);
     reclaim_flush_drops(space);
 }
 
@@ -267,7 +267,6 @@ void space_reap(struct pager *pager)
     for (struct space **at = &pager->dying; *at;) {
         struct space *space = *at;
         brake_poll(&space->brake);
-        reclaim_give(space);
         if (!space->released) {
             /* It was ended in the middle of a fork: its child lives, and needs what it had. */
             events_believe(space);

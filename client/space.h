@@ -43,7 +43,8 @@ enum {
 #define NO_PAGE UINT64_MAX
 
 /* What the agent is busy with. While it MOVES, no event may be read from the userfaultfd: see
- * DESIGN.md, "The order of events and moves". */
+ * DESIGN.md, "The order of events and moves". Nor while it COPIES and a change is pending: "Fork".
+ */
 enum agent_work { AGENT_IDLE, AGENT_MOVING, AGENT_COPYING, AGENT_EMPTYING, AGENT_POPULATING };
 
 struct fault {
@@ -129,6 +130,7 @@ struct space {
     bool retrying;  /* the batch under way is made of them */
     bool batch_used[SPACE_BATCHES];
     struct batch *ungiven; /* copied, but the write-back has no room for it yet; NULL: none */
+    uint64_t copied;       /* as which of all */
     struct batch batches[SPACE_BATCHES];
     struct fetch fetches[SPACE_FETCHES];
     uint64_t fetch_clock;
@@ -189,7 +191,9 @@ struct pager {
     const struct shard_set *set;
     struct rpc *rpc;
     struct write_back *write_back;
-    uint32_t ngiven; /* batches in its hands */
+    uint32_t ngiven;   /* batches in its hands, */
+    uint32_t nungiven; /* and such that wait for room there */
+    uint64_t copied;   /* batches so far */
     pthread_t thread;
     int wake_fd; /* main -> pager */
     int news_fd; /* pager -> main */
@@ -340,7 +344,8 @@ void look_at_threads(struct space *space, uint64_t now_us);
 bool reclaim_step(struct space *space, uint64_t now_us);
 bool reclaim_is_hopeless(struct pager *pager, uint64_t now_us);
 void reclaim_on_agent(struct space *space, const struct agent_result *result);
-void reclaim_give(struct space *space); /* what waits for room in the write-back */
+void reclaim_give(struct pager *pager); /* what waits for room in the write-back */
+void reclaim_forget_ungiven(struct space *space);
 void reclaim_take_back(struct space *space, struct batch *batch);
 struct batch *reclaim_find_staged(struct space *space, uint64_t page, uint32_t *at);
 void reclaim_drop_stored(struct space *space, uint64_t page);

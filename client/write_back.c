@@ -24,6 +24,9 @@ enum {
     PROBE_PAGES = 32,    /* of so many whole pages at least */
 };
 
+_Static_assert((int)WRITE_BACK_MOST_BATCHES < (int)HANDOFF_ITEMS,
+               "what is done can always be handed back");
+
 /* A page as it is sent. */
 struct code {
     const char *bytes; /* in the batch, or among the put's blocks */
@@ -42,7 +45,7 @@ struct put {
     uint8_t which[PUT_PAGES]; /* indices into the batch */
     uint64_t sequence[PUT_PAGES];
     struct code code[PUT_PAGES];
-    char *blocks; /* room for compressed pages; NULL: none was needed yet */
+    char *blocks; /* compressed pages; NULL: none */
     uint64_t begun_us;
 };
 
@@ -111,6 +114,8 @@ static void end_put(struct put *put)
     struct write_back *wb = put->owner;
     if (--put->batch->unanswered == 0)
         finish_batch(wb, put->batch);
+    free(put->blocks);
+    put->blocks = NULL;
     put->next = wb->spare;
     wb->spare = put;
 }
@@ -144,7 +149,7 @@ static uint32_t how_many_to_try(struct put *put)
     /* Each shard gets as many pages as the others: while one carries its share, so do they. */
     uint32_t many = compress_rule_how_many(&wb->rule, put->npages, slower * wb->set->nshards);
     if (many > 0 && !put->blocks)
-        put->blocks = malloc(PUT_PAGES * PAGE_CODE_MOST_BYTES);
+        put->blocks = malloc((size_t)put->npages * PAGE_CODE_MOST_BYTES);
     return put->blocks ? many : 0;
 }
 

@@ -77,6 +77,9 @@ int write_back_new(struct write_back **out, const struct shard_set *set,
 /* Ends the thread without waiting for what is under way. */
 void write_back_destroy(struct write_back **write_back);
 
+/* Batches that may be in its hands at once: what is done needs room on its way back. */
+enum { WRITE_BACK_MOST_BATCHES = 192 };
+
 /* Hands over. Returns false, and does nothing, when too many items are waiting to be taken up. */
 bool write_back_give(struct write_back *write_back, struct write_back_item *item);
 

@@ -40,5 +40,5 @@ class SlowNetwork:
         return self
 
     def __exit__(self, *_):
-        LIBC.setns(self.own, CLONE_NEWNET)
+        call(LIBC.setns, self.own, CLONE_NEWNET)
         os.close(self.own)
