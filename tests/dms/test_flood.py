@@ -139,7 +139,9 @@ class TestFlood(unittest.TestCase):
         self.assertLess(self.most_bytes, self.limit_bytes)
         log = self.dms.read_log()
         self.assertIn("stopped:", log)
-        self.assertIn("a message that does not end", log)
+        # One line in a while, for all there have been since: which of them is the last is chance.
+        self.assertRegex(log, "[1-9][0-9]* connections closed, the last one for "
+                              "(what is no ZMTP 3|being no DEALER|a message that does not end)")
         # However many come, the log does not grow with them.
         self.assertLess(log.count("\n"), 20 * (seconds + 10))
 
