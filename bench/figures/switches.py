@@ -12,6 +12,7 @@ SWITCHES = (
     ("client", "--stats-interval", (10, 100), 0, None),
     ("client", "--log-level", ("debug",), "info", None),
     ("client", "--follow", ("no",), "yes", None),
+    ("client", "--compress", ("yes", "no"), "auto", None),
     ("dms", "--shards", (2, 4), 1, None),
     ("dms", "--durability", ("interval", "always"), "none", None),
     ("dms", "--sync-interval", (10, 1000), 100, lambda _: ["--durability=interval"]),
