@@ -29,7 +29,8 @@ class Status(Case):
             self.assertEqual(self.run_client("sh", "-c", f"exit {status}").returncode, status)
 
     def test_exit_status_with_pages_out(self):
-        done = self.run_client("/usr/bin/python3", "-c", f"{LARGE} raise SystemExit(33)")
+        # The pager needs a processor once before it ends.
+        done = self.run_client("/usr/bin/python3", "-c", f"import time; {LARGE} time.sleep(1); raise SystemExit(33)")
         self.assertEqual((done.returncode, done.stdout, done.stderr), (33, b"", b""))
         figures = self.figures()
         self.assertEqual(figures["exit_status"], 33)
