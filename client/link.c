@@ -167,6 +167,8 @@ static uint64_t now_ns(void)
 /* A message has come whole, with a body of BODY_BYTES, or (0) as far as it has come. */
 static void note_flow(struct link *link, size_t body_bytes)
 {
+    if (!link_has_rate(link))
+        return;
     size_t partial = connection_partial(link->connection);
     if (body_bytes > 0)
         flow_end(&link->flow, body_bytes, now_ns());
@@ -385,7 +387,7 @@ uint64_t link_send_rate(const struct link *link)
 
 uint64_t link_receive_rate(const struct link *link)
 {
-    return link->is_tcp ? link->flow.rate : 0;
+    return link->flow.rate;
 }
 
 bool link_is_choked(const struct link *link)
