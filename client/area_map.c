@@ -172,6 +172,29 @@ int area_map_copy(struct area_map **out, const struct area_map *from)
     return 0;
 }
 
+/* Where, after PAGE, an area begins or ends; END at most. */
+static uint64_t next_edge(const struct area_map *map, uint64_t page, uint64_t end)
+{
+    const struct area *area = area_map_after(map, page);
+    uint64_t edge = !area ? end : area->start > page ? area->start : area->end;
+    return edge < end ? edge : end;
+}
+
+uint64_t area_map_differing(const struct area_map *map, const struct area_map *other,
+                            uint64_t start, uint64_t end)
+{
+    uint64_t count = 0;
+    for (uint64_t next, page = start; page < end; page = next) {
+        uint64_t edge = next_edge(other, page, end);
+        next = next_edge(map, page, end);
+        if (edge < next)
+            next = edge;
+        if (!area_map_find(map, page) != !area_map_find(other, page))
+            count += next - page;
+    }
+    return count;
+}
+
 size_t area_map_count(const struct area_map *map)
 {
     return map->count;

@@ -49,6 +49,10 @@ int area_map_move(struct area_map *map, uint64_t from, uint64_t to, uint64_t npa
 int area_map_copy(struct area_map **out, const struct area_map *from)
     __attribute__((warn_unused_result));
 
+/* How many pages of [start, end) are in an area of one of the two and not of the other. */
+uint64_t area_map_differing(const struct area_map *map, const struct area_map *other,
+                            uint64_t start, uint64_t end);
+
 size_t area_map_count(const struct area_map *map);
 
 static inline uint64_t area_key(const struct area *area, uint64_t page)

@@ -113,6 +113,8 @@ static bool must_retry(const struct space *space)
 {
     if (brake_is_busy(&space->brake))
         return true;
+    if (space->gathering)
+        return true;
     /* What waits for a fork goes on when a batch or the store's answer comes. */
     if (events_are_pending(space))
         return false;
@@ -225,8 +227,7 @@ enum { SPACE_FDS = 3 };
 
 static void add_space_fds(const struct space *space, struct pollfd fds[SPACE_FDS])
 {
-    bool may_read = space->work != AGENT_MOVING && !space->read_later && space->nwaiting == 0 &&
-                    !space->being_made;
+    bool may_read = !space->read_later && events_may_be_read(space);
     fds[0] = (struct pollfd){space->agent, POLLIN, 0};
     fds[1] = (struct pollfd){space->hold_uffd, POLLIN, 0};
     fds[2] = (struct pollfd){may_read ? space->uffd : -1, POLLIN, 0};

@@ -15,7 +15,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { REGIONS_AT_ONCE = 64 };
+enum {
+    REGIONS_AT_ONCE = 64,
+    GATHER_US = 20000, /* where changes never end, faults wait so long for a quiet moment */
+};
 
 /* Nothing that is under way for pages in [start, end) may reach them any more. */
 static void cancel(struct space *space, uint64_t start, uint64_t end)
@@ -164,7 +167,7 @@ static void on_remap(struct space *space, uint64_t from, uint64_t to, uint64_t n
     space->look_again = true;
 }
 
-static void on_event(struct space *space, const struct uffd_msg *message)
+void events_believe_one(struct space *space, const struct uffd_msg *message)
 {
     switch (message->event) {
     case UFFD_EVENT_UNMAP:
@@ -264,6 +267,12 @@ bool events_are_pending(const struct space *space)
     return space->nwaiting > 0 || space->being_made;
 }
 
+bool events_may_be_read(const struct space *space)
+{
+    return !space->dead && !space->being_made && space->work != AGENT_MOVING &&
+           (space->nwaiting == 0 || space->gathering);
+}
+
 void events_verify(struct space *space)
 {
     const struct area *area = area_map_after(space->areas, 0);
@@ -274,21 +283,98 @@ void events_verify(struct space *space)
     }
 }
 
-/* Believes what waits, in the order in which it happened. After a fork nothing is believed before
- * the child has what it needs: it needs the tables as they were. */
+static bool is_out(const struct space *space, uint64_t start, uint64_t end)
+{
+    for (uint64_t page = page_table_next(space->table, start, end); page < end;
+         page = page_table_next(space->table, page + 1, end)) {
+        enum page_state state = page_table_state(space->table, page);
+        if (state != PAGE_RESIDENT && state != PAGE_ZERO)
+            return true;
+    }
+    return false;
+}
+
+/* Whether it makes a difference to a child if the change comes before its fork or after it. What is
+ * given up (REMOVE) it may find as it was or empty, as it may natively. */
+static bool matters_to_child(const struct space *space, const struct uffd_msg *message)
+{
+    switch (message->event) {
+    case UFFD_EVENT_FORK:
+        return space_pages_out(space) > 0;
+    case UFFD_EVENT_UNMAP:
+        return is_out(space, message->arg.remove.start / PAGE_BYTES,
+                      message->arg.remove.end / PAGE_BYTES);
+    case UFFD_EVENT_REMAP:
+        return is_out(space, message->arg.remap.from / PAGE_BYTES,
+                      (message->arg.remap.from + message->arg.remap.len) / PAGE_BYTES);
+    default:
+        return false;
+    }
+}
+
+/* One thread does one thing after the other. */
+static bool has_other_threads(const struct space *space)
+{
+    enum { AGENT_AND_ONE = 2 };
+    return !space->proc || proc_map_count_threads(space->proc) > AGENT_AND_ONE;
+}
+
+/* The kernel tells of a fork and of an unmapping when they are over, of which first is chance. So
+ * before either is believed all is read that is under way: with what another thread has unmapped a
+ * child would lose what it has from before. */
+static bool must_gather(struct space *space)
+{
+    if (space->dead || uffd_is_quiet(space->uffd))
+        return false;
+    uint64_t now_us = rpc_now_us();
+    if (!space->gathering) {
+        bool matters = false;
+        for (uint32_t i = 0; i < space->nwaiting && !matters; i++)
+            matters = matters_to_child(space, &space->waiting[i]);
+        if (!matters || !has_other_threads(space))
+            return false;
+        space->gathering_us = now_us;
+    }
+    return space->nwaiting < SPACE_WAITING && now_us - space->gathering_us < GATHER_US;
+}
+
+static void take_from_waiting(struct space *space, uint32_t at)
+{
+    space->nwaiting--;
+    memmove(space->waiting + at, space->waiting + at + 1,
+            (space->nwaiting - at) * sizeof *space->waiting);
+}
+
+/* A child needs the tables as they were: nothing is believed before it has them. False: not yet. */
+static bool answer_forks(struct space *space)
+{
+    for (uint32_t i = 0; i < space->nwaiting;) {
+        if (space->waiting[i].event != UFFD_EVENT_FORK) {
+            i++;
+            continue;
+        }
+        if (!fork_answer(space, i))
+            return false;
+        take_from_waiting(space, i);
+    }
+    return true;
+}
+
+/* Believes what waits, in the order in which it was read. */
 void events_believe(struct space *space)
 {
-    uint32_t done = 0;
-    while (done < space->nwaiting) {
-        const struct uffd_msg *message = &space->waiting[done];
-        if (message->event != UFFD_EVENT_FORK)
-            on_event(space, message);
-        else if (!fork_answer(space, (int)message->arg.fork.ufd))
-            break;
-        done++;
-    }
-    space->nwaiting -= done;
-    memmove(space->waiting, space->waiting + done, space->nwaiting * sizeof *space->waiting);
+    if (space->nwaiting == 0)
+        return;
+    space->gathering = !space->answering && must_gather(space);
+    if (space->gathering)
+        return;
+    fork_settle(space, 0);
+    space->answering = !answer_forks(space);
+    if (space->answering)
+        return;
+    for (uint32_t i = 0; i < space->nwaiting; i++)
+        events_believe_one(space, &space->waiting[i]);
+    space->nwaiting = 0;
 }
 
 /* In a pid namespace of its own a process has the number of somebody else here. What is left alone
@@ -379,18 +465,20 @@ int events_read(struct space *space)
     if (space->nrecent > 0 && space->nwaiting == 0 && uffd_is_quiet(space->uffd))
         space->nrecent = 0;
     int total = 0;
-    while (space->nwaiting == 0 && !space->being_made) {
+    while (events_may_be_read(space)) {
         struct uffd_msg messages[SPACE_MESSAGES];
+        size_t room = SPACE_WAITING - space->nwaiting;
+        size_t most = room < SPACE_MESSAGES ? room : SPACE_MESSAGES;
         take_back_left(space);
         if (must_not_read(space)) /* right before it is read */
             break;
-        ssize_t got = read(space->uffd, messages, sizeof messages);
+        ssize_t got = read(space->uffd, messages, most * sizeof *messages);
         if (got <= 0)
             break;
-        int count = (int)((size_t)got / sizeof *messages);
-        take_in(space, messages, count);
-        total += count;
-        if (count < SPACE_MESSAGES)
+        size_t count = (size_t)got / sizeof *messages;
+        take_in(space, messages, (int)count);
+        total += (int)count;
+        if (count < most)
             break;
     }
     return total;

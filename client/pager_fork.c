@@ -4,11 +4,14 @@
 
 #include "fd_message.h"
 #include "guard.h"
+#include "uffd.h"
 #include "../ini/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -68,10 +71,157 @@ static int copy_tables(struct space *child, const struct space *parent)
     return err ? err : area_map_copy(&child->areas, parent->areas);
 }
 
+/* ---- what another thread changed in the meantime ---- */
+
+/* Of changes that other threads of the parent made around a fork nobody says whether they came
+ * before it: the kernel tells of a fork and of an unmapping when they are over, and of which it
+ * tells first is chance. The child's tables are what the parent's were before any of them; its
+ * mappings say up to which it has gone along. */
+struct unsure {
+    uint32_t count, before; /* before: so many of them were read before the fork */
+    struct uffd_msg changes[];
+};
+
+static int note_unsure(struct space *child, const struct space *parent, uint32_t before)
+{
+    if (parent->nwaiting <= 1)
+        return 0;
+    struct unsure *unsure =
+        calloc(1, sizeof *unsure + parent->nwaiting * sizeof unsure->changes[0]);
+    if (!unsure)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < parent->nwaiting; i++)
+        if (parent->waiting[i].event != UFFD_EVENT_FORK)
+            unsure->changes[unsure->count++] = parent->waiting[i];
+    unsure->before = before;
+    child->unsure = unsure;
+    return 0;
+}
+
+/* The memory that a change is about, in page numbers: where it was, and where it went. */
+static int touched(const struct uffd_msg *change, struct agent_range ranges[2])
+{
+    if (change->event == UFFD_EVENT_UNMAP) {
+        ranges[0] = (struct agent_range){change->arg.remove.start / PAGE_BYTES,
+                                         change->arg.remove.end / PAGE_BYTES};
+        return 1;
+    }
+    if (change->event != UFFD_EVENT_REMAP)
+        return 0;
+    uint64_t npages = change->arg.remap.len / PAGE_BYTES;
+    uint64_t from = change->arg.remap.from / PAGE_BYTES, to = change->arg.remap.to / PAGE_BYTES;
+    ranges[0] = (struct agent_range){from, from + npages};
+    ranges[1] = (struct agent_range){to, to + npages};
+    return 2;
+}
+
+static int change_areas(struct area_map *areas, const struct uffd_msg *change)
+{
+    struct agent_range ranges[2];
+    int count = touched(change, ranges);
+    if (count == 0 || (count == 2 && ranges[0].start == ranges[1].start))
+        return 0;
+    int err = area_map_remove(areas, ranges[count - 1].start, ranges[count - 1].end);
+    if (!err && count == 2)
+        err =
+            area_map_move(areas, ranges[0].start, ranges[1].start, ranges[0].end - ranges[0].start);
+    return err;
+}
+
+/* Adds to FOUND what of RANGE is registered in the process. */
+static int scan_registered(int pagemap, struct agent_range range, struct area_map *found)
+{
+    enum { AT_ONCE = 64 };
+    uint64_t end = range.end * PAGE_BYTES;
+    int err = area_map_remove(found, range.start, range.end);
+    for (uint64_t next, at = range.start * PAGE_BYTES; !err && at < end; at = next) {
+        struct kpage_region regions[AT_ONCE];
+        int count = uffd_scan(pagemap, at, end, KPAGE_IS_WPALLOWED, 0, regions, AT_ONCE, &next);
+        err = count < 0 ? count : 0;
+        for (int i = 0; i < count && !err; i++)
+            err = area_map_add(found, regions[i].start / PAGE_BYTES, regions[i].end / PAGE_BYTES);
+    }
+    return err;
+}
+
+static int find_registered(const struct unsure *unsure, pid_t pid, struct area_map *found)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);
+    int pagemap = open(path, O_RDONLY | O_CLOEXEC);
+    int err = pagemap < 0 ? -errno : 0;
+    for (uint32_t i = 0; i < unsure->count && !err; i++) {
+        struct agent_range ranges[2];
+        for (int r = touched(&unsure->changes[i], ranges) - 1; r >= 0 && !err; r--)
+            err = scan_registered(pagemap, ranges[r], found);
+    }
+    if (pagemap >= 0)
+        close(pagemap);
+    return err;
+}
+
+static uint64_t differing(const struct unsure *unsure, const struct area_map *areas,
+                          const struct area_map *found)
+{
+    uint64_t pages = 0;
+    for (uint32_t i = 0; i < unsure->count; i++) {
+        struct agent_range ranges[2];
+        for (int r = touched(&unsure->changes[i], ranges) - 1; r >= 0; r--)
+            pages += area_map_differing(areas, found, ranges[r].start, ranges[r].end);
+    }
+    return pages;
+}
+
+/* After how many of the changes the areas are most like those FOUND. */
+static int find_moment(const struct unsure *unsure, struct area_map *areas,
+                       const struct area_map *found, uint32_t *moment)
+{
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0;; i++) {
+        uint64_t pages = differing(unsure, areas, found);
+        if (pages < least || (pages == least && i == unsure->before)) {
+            least = pages;
+            *moment = i;
+        }
+        if (i == unsure->count)
+            return 0;
+        int err = change_areas(areas, &unsure->changes[i]);
+        if (err)
+            return err;
+    }
+}
+
+void fork_settle(struct space *child, pid_t pid)
+{
+    struct unsure *unsure = child->unsure;
+    if (!unsure)
+        return;
+    child->unsure = NULL;
+    uint32_t moment = unsure->before;
+    struct area_map *areas = NULL, *found = NULL;
+    int err = pid == 0 ? -ESRCH : area_map_new(&found);
+    if (!err)
+        err = area_map_copy(&areas, child->areas);
+    if (!err)
+        err = find_registered(unsure, pid, found);
+    if (!err)
+        err = find_moment(unsure, areas, found, &moment);
+    log_debug("Pager", "%d has %u of %u changes made while it was forked%s%s", (int)pid, moment,
+              unsure->count, err ? ", not known: " : "", err ? strerror(-err) : "");
+    area_map_destroy(&areas);
+    area_map_destroy(&found);
+    for (uint32_t i = 0; i < moment; i++)
+        events_believe_one(child, &unsure->changes[i]);
+    free(unsure);
+}
+
+/* ---- */
+
 void fork_find_wiped(struct space *child, pid_t pid)
 {
     uint64_t had = page_table_count(child->table, PAGE_RESIDENT);
     child->wiped = true;
+    fork_settle(child, pid);
     int err = proc_map_walk_wiped(pid, wipe, child);
     child->fork_base -= had - page_table_count(child->table, PAGE_RESIDENT);
     if (!err || err == -ESRCH)
@@ -82,7 +232,7 @@ void fork_find_wiped(struct space *child, pid_t pid)
     pager_fail(child->pager);
 }
 
-static int make_child(struct space *parent, int uffd)
+static int make_child(struct space *parent, uint32_t at)
 {
     struct pager *pager = parent->pager;
     struct space *child;
@@ -90,11 +240,13 @@ static int make_child(struct space *parent, int uffd)
     if (err)
         return err;
     err = copy_tables(child, parent);
+    if (!err)
+        err = note_unsure(child, parent, at);
     if (err) {
         space_free(&child);
         return err;
     }
-    child->uffd = uffd;
+    child->uffd = (int)parent->waiting[at].arg.fork.ufd;
     child->has_fork_event = true;
     child->pressed = true;
     child->being_made = true;
@@ -120,7 +272,7 @@ void fork_read(struct space *space, int child_uffd)
     guard_keep(space->pager->config.guard_fd, child_uffd);
 }
 
-bool fork_answer(struct space *space, int child_uffd)
+bool fork_answer(struct space *space, uint32_t at)
 {
     if (space->fork_done) {
         space->fork_done = false;
@@ -131,12 +283,13 @@ bool fork_answer(struct space *space, int child_uffd)
         return false;
     space->pager->counters.forks++;
     if (space_pages_out(space) == 0 && !space->lost) {
+        int child_uffd = (int)space->waiting[at].arg.fork.ufd;
         /* The child has all there is: without its userfaultfd it runs natively. */
         guard_let_go(space->pager->config.guard_fd, child_uffd);
         close(child_uffd);
         return true;
     }
-    int err = make_child(space, child_uffd);
+    int err = make_child(space, at);
     if (err) {
         log_fatal("Pager", "%d has forked and its child cannot be served: %s: the program is ended",
                   (int)space->pid, strerror(-err));

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -40,6 +41,14 @@ struct proc_map {
     size_t nthreads, threads_cap;
     uint64_t pinned_page; /* 0: none */
 };
+
+uint64_t proc_map_count_threads(const struct proc_map *map)
+{
+    struct stat task;
+    if (fstatat(map->dir, "task", &task, 0) || task.st_nlink < 2)
+        return 0;
+    return task.st_nlink - 2;
+}
 
 int proc_map_open(struct proc_map **out, pid_t pid)
 {

@@ -69,6 +69,9 @@ int proc_map_walk_text(struct proc_map *map, void (*each)(void *arg, struct proc
 int proc_map_walk_wiped(pid_t pid, void (*each)(void *arg, struct proc_range range), void *arg)
     __attribute__((warn_unused_result));
 
+/* How many threads the program has now; 0 when it cannot be known. */
+uint64_t proc_map_count_threads(const struct proc_map *map);
+
 /* Looks at the program's threads. The kernel writes to a thread's control block when the thread is
  * ending, at a point where it cannot wait for a page: those pages must stay. */
 int proc_map_look_at_threads(struct proc_map *map) __attribute__((warn_unused_result));

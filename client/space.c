@@ -25,6 +25,7 @@ void space_free(struct space **space)
     free(s->held.faults);
     free(s->again.faults);
     free(s->drop);
+    free(s->unsure);
     close_fd(&s->agent);
     close_fd(&s->uffd);
     close_fd(&s->hold_uffd);

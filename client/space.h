@@ -35,6 +35,7 @@ enum {
     SPACE_RECENT_MOVES = 64,
     SPACE_LEFT_PAGES = 64,
     SPACE_MESSAGES = 64, /* of the userfaultfd, read at once */
+    SPACE_WAITING = 512, /* of them, read and not believed yet */
     SPACE_FORKING = 16,  /* threads about to fork at once */
     SPACE_POOL_BYTES = SPACE_BATCHES * BATCH_PAGES * PAGE_BYTES,
     FETCH_PAGES = READAHEAD_MAX_PAGES,
@@ -139,9 +140,12 @@ struct space {
     struct fault_list held;  /* wait for room in the budget */
     struct fault_list again; /* wait for events to be read */
     struct drop *drop;       /* being filled */
-    /* A fork that is being answered, and what was read after it: see events_read(). */
-    struct uffd_msg waiting[SPACE_MESSAGES];
+    /* Events that were read and are not believed yet. GATHERING: more are to be read before, for a
+     * fork may be under way; ANSWERING: a fork comes before them, and nothing is read meanwhile. */
+    struct uffd_msg waiting[SPACE_WAITING];
     uint32_t nwaiting;
+    bool gathering, answering;
+    uint64_t gathering_us;    /* since then */
     bool read_later;          /* something may be there, but it is not to be read before COPIED */
     struct space *fork_child; /* made for the first of them, until the store has branched it */
     bool fork_done;           /* it has */
@@ -149,6 +153,7 @@ struct space {
     bool being_made;               /* the store is still to answer */
     bool doomed;                   /* some of what it had is lost: it is ended when it faults */
     bool wiped;                    /* what it has found empty is known */
+    struct unsure *unsure;         /* changes that may have come before the fork; NULL: none */
     uint64_t fork_base;            /* pages it had from its parent */
     int32_t first_tid, marked_tid; /* who has faulted before it reported; on its mark */
     uint64_t probed_us;
@@ -300,23 +305,30 @@ int events_read(struct space *space); /* returns how many messages there were */
 /* Events that were read are still to be believed, or the space is being made: what the tables say
  * may not be so. Nothing is taken out, put in or registered meanwhile. */
 bool events_are_pending(const struct space *space);
-/* Answers the forks that can be, and believes what was read after them. */
+bool events_may_be_read(const struct space *space); /* as far as what was read before goes */
+/* Answers the forks that can be, and believes what was read with them. */
 void events_believe(struct space *space);
 /* Forgets what is not registered. The tables are another process's: of a child that does nothing
  * at the moment. */
 void events_verify(struct space *space);
 void events_serve_hold(struct space *space);
-void events_unmap(struct space *space, uint64_t start, uint64_t end); /* pages */
+void events_believe_one(struct space *space, const struct uffd_msg *message); /* not of a fork */
+void events_unmap(struct space *space, uint64_t start, uint64_t end);         /* pages */
 
 /* pager_fork.c */
 /* The event of a fork has been read, and with it came the child's userfaultfd. */
 void fork_read(struct space *space, int child_uffd);
-/* Answers a fork; CHILD_UFFD is ours then. False: not yet, ask again. */
-bool fork_answer(struct space *space, int child_uffd);
+/* Answers the fork that is the first in space->waiting, at AT; the child's userfaultfd is ours
+ * then. Around it there are changes of which nobody knows whether they came before it. False: not
+ * yet, ask again. */
+bool fork_answer(struct space *space, uint32_t at);
 void fork_branched(struct space *child); /* the store has made its region */
 /* Finds what CHILD, which is process PID and waits for us, has found empty: by its own mappings,
  * for its parent may have ended since, or may have changed what it has. */
 void fork_find_wiped(struct space *child, pid_t pid);
+/* What CHILD is not sure of is so, or not, as its own mappings say; PID 0: nobody knows which they
+ * are, and what was read before the fork is taken to have come before it. */
+void fork_settle(struct space *child, pid_t pid);
 bool fork_is_waited_for(const struct space *space); /* its pages are still needed for a child */
 /* A thread is about to fork, and the kernel will not tell: all its process has outside comes in
  * first, and stays until the thread says so on its connection (ours then), or hangs up. 0, or

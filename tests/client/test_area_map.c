@@ -100,6 +100,40 @@ static void test_storm(void **state)
     area_map_destroy(&map);
 }
 
+static struct area_map *draw_map(struct model *model)
+{
+    struct area_map *map;
+    assert_int_equal(area_map_new(&map), 0);
+    memset(model, 0, sizeof *model);
+    for (int i = 0; i < 20; i++) {
+        uint64_t npages = 1 + draw(MOST);
+        uint64_t start = draw(PAGES - npages);
+        if (!is_free(model, start, npages))
+            continue;
+        assert_int_equal(area_map_add(map, start, start + npages), 0);
+        memset(model->there + start, true, npages);
+    }
+    return map;
+}
+
+static void test_differing(void **state)
+{
+    (void)state;
+    for (int step = 0; step < 500; step++) {
+        struct model one_model, other_model;
+        struct area_map *one = draw_map(&one_model), *other = draw_map(&other_model);
+        uint64_t start = draw(PAGES);
+        uint64_t end = start + draw(PAGES - start + 1);
+        uint64_t count = 0;
+        for (uint64_t page = start; page < end; page++)
+            count += one_model.there[page] != other_model.there[page];
+        assert_int_equal(area_map_differing(one, other, start, end), count);
+        assert_int_equal(area_map_differing(one, one, start, end), 0);
+        area_map_destroy(&one);
+        area_map_destroy(&other);
+    }
+}
+
 static void test_keys_are_page_numbers(void **state)
 {
     (void)state;
@@ -119,6 +153,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_storm),
+        cmocka_unit_test(test_differing),
         cmocka_unit_test(test_keys_are_page_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

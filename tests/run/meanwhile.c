@@ -1,0 +1,162 @@
+/*
+ * meanwhile: one thread forks while another unmaps and moves memory that is outside.
+ *
+ *     meanwhile [--rounds=100] [--corrupt]
+ *
+ * A child has what was there before such a call, or what was there after it: each area is where it
+ * was or where it was moved to, whole, or, unmapped, nowhere. The first wrong one ends the program:
+ * one line on standard error, exit 1. --corrupt moves one byte of an area, too.
+ */
+#include "pages.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { AREAS = 48, AREA_PAGES = 3, BALLAST_BYTES = 40 << 20 };
+
+static struct area {
+    char *from, *to; /* to: where it is moved; NULL: it is unmapped */
+    uint64_t id;
+} areas[AREAS];
+
+static atomic_int begun;
+static uint64_t forks, before, after;
+
+/* Neither beside another mapping, nor to be merged with one. */
+static char *map_apart(void)
+{
+    char *at =
+        mmap(NULL, (AREA_PAGES + 2) * PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    pages_must(at != MAP_FAILED, "mmap");
+    return at + PAGE_BYTES;
+}
+
+static void set_up(uint64_t round)
+{
+    for (size_t i = 0; i < AREAS; i++) {
+        areas[i].id = round * AREAS + i;
+        areas[i].from = map_apart();
+        areas[i].to = i % 2 ? map_apart() : NULL;
+        pages_must(mprotect(areas[i].from, AREA_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE) == 0,
+                   "mprotect");
+        pages_fill(areas[i].from, areas[i].id, 0, AREA_PAGES);
+    }
+    for (size_t i = 0; i < AREAS; i++)
+        pages_press_some(areas[i].from, AREA_PAGES);
+}
+
+static void tidy_up(void)
+{
+    for (size_t i = 0; i < AREAS; i++) {
+        munmap(areas[i].from - PAGE_BYTES, (AREA_PAGES + 2) * PAGE_BYTES);
+        if (areas[i].to)
+            munmap(areas[i].to - PAGE_BYTES, (AREA_PAGES + 2) * PAGE_BYTES);
+    }
+}
+
+static void *change(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < AREAS; i++) {
+        const struct area *area = &areas[i];
+        size_t bytes = AREA_PAGES * PAGE_BYTES;
+        begun = i;
+        if (area->to)
+            pages_must(mremap(area->from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, area->to) ==
+                           area->to,
+                       "mremap");
+        else
+            pages_must(munmap(area->from, bytes) == 0, "munmap");
+    }
+    begun = AREAS;
+    return NULL;
+}
+
+/* Whether there is memory at AT; then it is the area's. The kernel looks, which faults as the
+ * program does but says so when there is nothing. */
+static bool is_there(const char *at, uint64_t id)
+{
+    static _Alignas(4096) char copy[AREA_PAGES * PAGE_BYTES];
+    int fds[2];
+    pages_must(pipe(fds) == 0, "pipe");
+    ssize_t got = write(fds[1], at, sizeof copy);
+    pages_must(got == sizeof copy || (got < 0 && errno == EFAULT), "write");
+    bool there = got > 0;
+    if (there) {
+        pages_must(read(fds[0], copy, sizeof copy) == sizeof copy, "read");
+        pages_check(copy, id, 0, AREA_PAGES);
+    }
+    close(fds[0]);
+    close(fds[1]);
+    return there;
+}
+
+/* In the child; how many areas it has as they were before, in its exit status. */
+static int look(void)
+{
+    int nbefore = 0;
+    for (size_t i = 0; i < AREAS; i++) {
+        const struct area *area = &areas[i];
+        bool was = is_there(area->from, area->id);
+        bool is = area->to && is_there(area->to, area->id);
+        if (was && is)
+            pages_fail("area %zu is there twice", i);
+        if (!was && !is && area->to)
+            pages_fail("area %zu is nowhere", i);
+        nbefore += was;
+    }
+    return nbefore;
+}
+
+static void fork_meanwhile(uint64_t round, bool corrupt)
+{
+    pthread_t other;
+    set_up(round);
+    begun = -1;
+    pages_must(pthread_create(&other, NULL, change, NULL) == 0, "pthread_create");
+    while (begun < (int)(round % AREAS))
+        ;
+    if (corrupt)
+        areas[AREAS - 1].id++;
+    pid_t pid = fork();
+    pages_must(pid >= 0, "fork");
+    if (pid == 0)
+        _exit(100 + look());
+    int status;
+    pages_must(waitpid(pid, &status, 0) == pid, "waitpid");
+    if (!WIFEXITED(status) || WEXITSTATUS(status) < 100)
+        pages_fail("the child of round %llu ended with %#x", (unsigned long long)round,
+                   (unsigned)status);
+    forks++;
+    before += (uint64_t)WEXITSTATUS(status) - 100;
+    after += (uint64_t)(AREAS - (WEXITSTATUS(status) - 100));
+    pages_must(pthread_join(other, NULL) == 0, "pthread_join");
+    tidy_up();
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t rounds = 100;
+    bool corrupt = false;
+    for (int i = 1; i < argc; i++)
+        if (strncmp(argv[i], "--rounds=", 9) == 0)
+            rounds = strtoull(argv[i] + 9, NULL, 10);
+        else if (strcmp(argv[i], "--corrupt") == 0)
+            corrupt = true;
+        else
+            return 2;
+    pages_name("fork, memory being changed");
+    pages_start(BALLAST_BYTES);
+    for (uint64_t round = 0; round < rounds; round++)
+        fork_meanwhile(round, corrupt);
+    printf("meanwhile: ok, %llu forks, %llu areas before, %llu after\n", (unsigned long long)forks,
+           (unsigned long long)before, (unsigned long long)after);
+    return 0;
+}
