@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 enum {
-    PAGER_NICE = -10,
+    PAGER_NICE = -20,
     RETRY_US = 50, /* the program's mappings are changing: about one wake-up */
     PUBLISH_US = 50000,
     IDLE_US = 100000,
@@ -180,9 +180,19 @@ static int look(struct space *space, uint64_t now_us)
     return 0;
 }
 
+static int sample(struct space *space, uint64_t now_us)
+{
+    look_sample(space, now_us);
+    return 0;
+}
+
+/* A look at one takes long enough for the others to grow: so they are held first. */
 static void look_at_all(struct pager *pager, uint64_t now_us)
 {
-    for_all(pager, look, now_us);
+    for_all(pager, sample, now_us);
+    pager->look_left = false;
+    for_all(pager, look, rpc_now_us());
+    pager->look_turn += !pager->look_left;
     look_note_peaks(pager);
     limit_tick(pager, now_us);
 }

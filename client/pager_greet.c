@@ -20,6 +20,11 @@
 enum {
     PATIENCE_US = 60 * 1000000, /* the agent answers at once, unless its machine is overloaded */
     GATE_BYTES = BATCH_PAGES * PAGE_BYTES,
+    /* What begins is expected to fill so much in so long; and waits for room for so long, at most,
+     * if nothing else has begun just now. */
+    YOUNG_PAGES = 1024,
+    YOUNG_US = 20000,
+    OUTSIDE_US = 1000000,
 };
 
 /* Somebody who has connected and is not in our hands yet. */
@@ -32,7 +37,8 @@ struct greeting {
     int32_t tid;
     bool forks;          /* waits for its turn to fork */
     struct space *space; /* made for it then */
-    bool is_ready;       /* and READY has come: */
+    bool is_ready;       /* and READY has come, then: */
+    uint64_t ready_us;
     struct agent_ready ready;
     int fds[FD_MESSAGE_FDS];
 };
@@ -147,6 +153,19 @@ static int refuse_blind(struct pager *pager, struct greeting *greeting)
         "managed only with EVENT_FORK (CAP_SYS_PTRACE): it runs natively, outside of the budget",
         (int)greeting->pid);
     return say_go_on_alone(greeting);
+}
+
+/* What has begun just now may be about to fill memory that nobody sees yet; it is looked at in
+ * time, but not a hundred at once. After a while one comes in after the other. */
+static bool must_wait_outside(struct pager *pager, const struct greeting *greeting, uint64_t now_us)
+{
+    uint64_t nyoung = 0;
+    for (const struct space *space = pager->spaces; space; space = space->next)
+        nyoung += space->serving ? now_us < space->serving_us + YOUNG_US
+                                 : space->agent >= 0 && !space->agent_stopped;
+    if (nyoung == 0 && now_us > greeting->ready_us + OUTSIDE_US)
+        return false;
+    return pager_is_crowded(pager, nyoung * YOUNG_PAGES) && !reclaim_is_hopeless(pager, now_us);
 }
 
 static int admit_image(struct pager *pager, struct greeting *greeting)
@@ -270,7 +289,7 @@ static bool has_another(const struct pager *pager, const struct greeting *greeti
     return space && !has_hung_up(space);
 }
 
-static int on_ready(struct pager *pager, struct greeting *greeting)
+static int on_ready(struct pager *pager, struct greeting *greeting, uint64_t now_us)
 {
     int err = 0;
     if (!greeting->is_ready)
@@ -278,7 +297,13 @@ static int on_ready(struct pager *pager, struct greeting *greeting)
                                  greeting->fds, MSG_DONTWAIT);
     if (err)
         return err;
+    if (!greeting->is_ready)
+        greeting->ready_us = now_us;
     greeting->is_ready = true;
+    if (must_wait_outside(pager, greeting, now_us)) {
+        greeting->since_us = now_us; /* it is we who let it wait */
+        return -EAGAIN;
+    }
     if (has_another(pager, greeting))
         return say_go_on_alone(greeting);
     if (greeting->ready.error) {
@@ -403,7 +428,7 @@ static void report(struct pager *pager, const struct greeting *greeting, int err
 /* Returns whether the conversation has come to its end. */
 static bool step(struct pager *pager, struct greeting *greeting, uint64_t now_us)
 {
-    int err = greeting->space   ? on_ready(pager, greeting)
+    int err = greeting->space   ? on_ready(pager, greeting, now_us)
               : greeting->forks ? welcome_fork(pager, greeting)
                                 : on_hello(pager, greeting);
     if (err == -EAGAIN)

@@ -24,7 +24,8 @@ enum {
     SETTLE_MOST_US = 20000, /* threads stop within a millisecond, where they get a processor */
     PROBE_US = 20000,
     SLOW_AGENT_US = 20000, /* it answers within a millisecond, where it gets a processor */
-    SMALL_PAGES = 256,     /* a process with less is not managed: a shell, say */
+    LOOKS_MOST_US = 4000,
+    SMALL_PAGES = 256, /* a process with less is not managed: a shell, say */
 };
 
 static uint64_t table_resident(const struct space *space)
@@ -420,24 +421,31 @@ static bool may_have_mapped(const struct space *space, const struct proc_size *s
     return space->look_again || size->virtual_pages != space->virtual_pages;
 }
 
+bool pager_is_crowded(const struct pager *pager, uint64_t more)
+{
+    return pager_resident(pager) + more > (pager->high + pager->limit) / 2;
+}
+
 /* The program has filled memory we had not seen, faster than pages can leave: let it wait. Half of
  * what lies between the threshold and the limit is kept for what it does until it stops. The same
  * when it has grown by so much since the last look that by the next it could be over. */
-static void brake(struct space *space, uint64_t grown, const struct proc_size *size,
-                  uint64_t now_us)
+static void brake(struct space *space, uint64_t now_us)
 {
     const struct pager *pager = space->pager;
-    uint64_t resident = pager_resident(pager);
-    bool over = resident > (pager->high + pager->limit) / 2;
-    bool soon = grown > UNKNOWN_MOST_BYTES / PAGE_BYTES && resident + 2 * grown > pager->limit;
-    if (space->brake.on || !(over || soon) || now_us < space->brake_denied_us ||
-        reclaim_is_hopeless(space->pager, now_us))
+    uint64_t grown = space->grown;
+    bool soon =
+        grown > UNKNOWN_MOST_BYTES / PAGE_BYTES && pager_resident(pager) + 2 * grown > pager->limit;
+    if (space->brake.on || !(soon || pager_is_crowded(pager, 0)) ||
+        now_us < space->brake_denied_us || reclaim_is_hopeless(space->pager, now_us))
         return;
     hold(space, now_us);
-    if (!space->brake.on || !may_have_mapped(space, size))
-        return;
-    space->virtual_pages = size->virtual_pages;
-    look_at_maps(space); /* nothing grows now: all there is gets registered */
+    space->just_held |= space->brake.on;
+}
+
+static bool must_be_pressed(const struct space *space)
+{
+    return !space->pressed && space->size.anonymous_pages >= SMALL_PAGES &&
+           pager_resident(space->pager) >= space->pager->press;
 }
 
 /* By this a child will show that it has a userfaultfd from birth. */
@@ -452,15 +460,12 @@ static void register_mark(struct space *space)
     }
 }
 
-static void press(struct space *space, uint64_t now_us)
+static void press(struct space *space)
 {
     space->pressed = true;
     space->sampled_resident = 0;
     region_open(space);
     register_mark(space);
-    /* Registering takes the program's mapping lock, for which it may be fighting with itself: let
-     * it not grow meanwhile. */
-    hold(space, now_us);
     look_at_maps(space);
     log_info("Pager", "%d: %llu MiB resident, near the budget of %llu MiB: managing %zu areas",
              (int)space->pid, (unsigned long long)(space->anonymous_pages * PAGE_BYTES >> 20),
@@ -561,44 +566,61 @@ static uint64_t longer_wait(uint64_t us)
     return us < RESCAN_MOST_US ? us : RESCAN_MOST_US;
 }
 
-void look_tick(struct space *space, uint64_t now_us)
+void look_sample(struct space *space, uint64_t now_us)
 {
-    struct proc_size size;
+    space->sampled = false;
     if (!space->proc && !space->dead)
         probe(space, now_us);
-    if (space->dead || !space->proc || proc_map_size(space->proc, &size))
+    if (space->dead || !space->proc || proc_map_size(space->proc, &space->size))
         return;
+    space->sampled = true;
     look_at_agent(space, now_us);
-    uint64_t before = space->anonymous_pages;
-    uint64_t grown = size.anonymous_pages > before ? size.anonymous_pages - before : 0;
-    space->anonymous_pages = size.anonymous_pages;
+    uint64_t before = space->anonymous_pages, now = space->size.anonymous_pages;
+    space->grown = now > before ? now - before : 0;
+    space->anonymous_pages = now;
     space->sampled_resident = table_resident(space);
+    /* Registering takes the program's mapping lock, for which it may be fighting with itself: let
+     * it not grow meanwhile. */
+    if (must_be_pressed(space))
+        hold(space, now_us);
+    else if (space->pressed && !events_are_pending(space))
+        brake(space, now_us);
+}
+
+static void look_at(struct space *space, uint64_t now_us)
+{
+    const struct proc_size *size = &space->size;
+    if (space->dead || !space->sampled)
+        return;
     if (!space->pressed) {
-        if (size.anonymous_pages >= SMALL_PAGES &&
-            pager_resident(space->pager) >= space->pager->press)
-            press(space, now_us);
-        space->virtual_pages = size.virtual_pages;
+        if (must_be_pressed(space))
+            press(space);
+        space->virtual_pages = size->virtual_pages;
         return;
     }
     if (events_are_pending(space))
         return;
-    brake(space, grown, &size, now_us);
+    if (space->just_held && may_have_mapped(space, size)) {
+        space->virtual_pages = size->virtual_pages;
+        look_at_maps(space); /* nothing grows now: all there is gets registered */
+    }
+    space->just_held = false;
     uint64_t known = table_resident(space);
-    bool unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
+    bool unknown = size->anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
     /* With thousands of mappings a look is not free: it may take a tenth of the time. */
     bool affordable = now_us > space->looked_us + 9 * space->look_cost_us;
-    bool due = may_have_mapped(space, &size) && (affordable || unknown);
+    bool due = may_have_mapped(space, size) && (affordable || unknown);
     /* Nothing of it could be taken: there may be memory that we do not know. Of a process that has
      * only what must stay that is so all the time. */
     bool barren = space->look_barren && now_us > space->looked_us + space->barren_wait_us;
     if (due || barren) {
         uint64_t registered = space->registered;
-        space->virtual_pages = size.virtual_pages;
+        space->virtual_pages = size->virtual_pages;
         look_at_maps(space);
         space->barren_wait_us =
             space->registered != registered ? 0 : longer_wait(space->barren_wait_us);
         known = table_resident(space);
-        unknown = size.anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
+        unknown = size->anonymous_pages > known + UNKNOWN_MOST_BYTES / PAGE_BYTES;
     }
     /* Held for that: as soon as it is known, and not only after the usual time. */
     bool settled = now_us < space->settle_until_us && settle(space);
@@ -612,4 +634,19 @@ void look_tick(struct space *space, uint64_t now_us)
         space->rescan_wait_us = found ? RESCAN_US : longer_wait(space->rescan_wait_us);
         space->rescanned_us = rpc_now_us();
     }
+}
+
+/* A look takes a while: that of many is left off when the others have to be sampled again, and goes
+ * on with those that have not had their turn. */
+void look_tick(struct space *space, uint64_t now_us)
+{
+    struct pager *pager = space->pager;
+    if (space->look_turn == pager->look_turn)
+        return;
+    if (rpc_now_us() > now_us + LOOKS_MOST_US) {
+        pager->look_left = true;
+        return;
+    }
+    space->look_turn = pager->look_turn;
+    look_at(space, now_us);
 }

@@ -400,6 +400,7 @@ void reclaim_on_agent(struct space *space, const struct agent_result *result)
 {
     if (result->op == AGENT_SERVING && !space->serving) {
         space->serving = true;
+        space->serving_us = rpc_now_us();
     } else if (result->op == AGENT_MOVED && space->work == AGENT_MOVING) {
         on_moved(space, result);
     } else if (result->op == AGENT_COPIED && space->work == AGENT_COPYING) {

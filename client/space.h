@@ -97,7 +97,8 @@ struct space {
     int agent, uffd, hold_uffd, pidfd;
     int32_t agent_tid;
     struct image_figures *figures; /* in the pager's counters; NULL: none */
-    bool serving; /* the agent's thread has begun; it needs the program's for that */
+    bool serving; /* the agent's thread needs none of the program's any more to begin */
+    uint64_t serving_us; /* since then */
     uint64_t agent_cpu_us;
     struct space_ready {
         bool agent, hold, events;
@@ -175,6 +176,10 @@ struct space {
     uint64_t barren_wait_us;
     uint64_t registered; /* mappings, so far */
     uint64_t looked_us, look_cost_us, rescanned_us, rescan_wait_us, threads_us;
+    struct proc_size size;     /* the last sample, if */
+    bool sampled, just_held;   /* it could be taken; held because of one */
+    uint32_t look_turn;        /* it had its turn in this one: pager's look_turn */
+    uint64_t grown;            /* anonymous pages, since the one before */
     uint64_t virtual_pages;    /* at the last look */
     uint64_t anonymous_pages;  /* at the last sample */
     uint64_t sampled_resident; /* the table's count then */
@@ -219,6 +224,8 @@ struct pager {
     } limits;
     bool reclaiming;
     struct space *spaces; /* the program and its children */
+    uint32_t look_turn;
+    bool look_left; /* not all have had theirs */
     /* The one that is being served or looked at; NULL: none. Meanwhile the others have so much. */
     struct space *current;
     uint64_t others_resident;
@@ -267,6 +274,8 @@ void pager_fail(struct pager *pager);           /* the program must not go on (a
 uint64_t pager_room(const struct pager *pager); /* pages that may still come in */
 /* The same for what is put in ahead of use: the rest is kept for memory that grows unseen. */
 uint64_t pager_room_ahead(const struct pager *pager);
+/* With so many MORE pages nothing may grow. */
+bool pager_is_crowded(const struct pager *pager, uint64_t more);
 uint64_t pager_resident(const struct pager *pager);
 uint64_t space_resident(const struct space *space);
 
@@ -346,6 +355,7 @@ void region_remove(struct space *space);
 void regions_end(struct pager *pager);
 
 /* pager_look.c */
+void look_sample(struct space *space, uint64_t now_us); /* first of all: holds who grows too fast */
 void look_tick(struct space *space, uint64_t now_us);
 void look_note_peaks(struct pager *pager);
 int look_interval_us(const struct pager *pager);

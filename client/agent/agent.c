@@ -413,8 +413,6 @@ static void serve(void *arg)
     set_word(&agent->saved, 1);
     if (wait_word(&agent->verdict) != AGENT_MANAGE)
         sys3(__NR_exit, 0, 0, 0);
-    reply(agent, AGENT_SERVING);
-
     for (;;) {
         int fds[2];
         long got = receive_message(agent->sock, &agent->command, sizeof agent->command, fds);
@@ -714,8 +712,15 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
     if (send_fds(sock, &ready, sizeof ready, uffds, ready.error == 0 ? 2 : 0) != 0 ||
         receive_fds(sock, &go, sizeof go, none) != 0)
         end_program();
-    if (agent && ready.error == 0)
+    if (agent && ready.error == 0) {
         set_word(&agent->verdict, (int)go.verdict);
+        /* The agent needs this thread no more, and will begin when it gets a processor. */
+        struct agent_result serving;
+        clear(&serving, sizeof serving);
+        serving.op = AGENT_SERVING;
+        if (go.verdict == AGENT_MANAGE && send_fds(sock, &serving, sizeof serving, NULL, 0) != 0)
+            end_program();
+    }
     if (kind == AGENT_IMAGE) {
         void (*before)(void) = go.watch_forks ? before_fork : NULL;
         void (*after)(void) = go.watch_forks ? after_fork : NULL;

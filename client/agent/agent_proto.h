@@ -54,7 +54,7 @@ enum agent_op {
     AGENT_MOVED = 3,
     AGENT_COPIED = 4,
     AGENT_POPULATED = 5,
-    AGENT_SERVING = 6, /* said once, unasked: from now on commands are carried out */
+    AGENT_SERVING = 6, /* said once, unasked: commands are carried out, whoever is stopped now */
     AGENT_ADOPT = 7,   /* use the userfaultfd that comes with this; not answered */
     AGENT_EMPTIED = 8, /* after COPIED, where that has said so */
 };
