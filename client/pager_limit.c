@@ -7,16 +7,27 @@
  */
 #include "space.h"
 
+#include "../ini/log.h"
+
 enum {
+    /* Managed memory has that share of the budget, and so much for each process, in any case. */
+    FLOOR_SHARE = 4,
+    FLOOR_PAGES = 64,
+    UNMANAGED_US = 1000000,      /* what could not be managed for so long cannot be */
     PRESS_SHARE = 8,             /* managing begins an eighth of the budget, */
     PRESS_MOST_BYTES = 64 << 20, /* or this much if that is more, below the limit */
 };
 
-void limit_set(struct pager *pager, uint64_t bytes)
+static uint64_t high_of(const struct pager *pager, uint64_t limit)
+{
+    return limit * pager->config.high_threshold / 100;
+}
+
+static void apply(struct pager *pager, uint64_t limit)
 {
     const struct pager_config *config = &pager->config;
-    pager->limit = bytes / PAGE_BYTES;
-    pager->high = pager->limit * config->high_threshold / 100;
+    pager->limit = limit;
+    pager->high = high_of(pager, limit);
     pager->low = pager->limit * config->low_threshold / 100;
     uint64_t margin = pager->limit / PRESS_SHARE;
     if (margin < PRESS_MOST_BYTES / PAGE_BYTES)
@@ -24,6 +35,61 @@ void limit_set(struct pager *pager, uint64_t bytes)
     pager->press = pager->limit > margin ? pager->limit - margin : 0;
     if (pager->press > pager->high)
         pager->press = pager->high;
+}
+
+void limit_set(struct pager *pager, uint64_t bytes)
+{
+    pager->budget = bytes / PAGE_BYTES;
+    pager->unmanaged_us = 0;
+    apply(pager, pager->budget);
+}
+
+/* What nothing can be done about in all processes together. What is not known yet is among it for a
+ * moment. */
+static uint64_t count_unmanaged(const struct pager *pager)
+{
+    uint64_t pages = 0;
+    for (const struct space *space = pager->spaces; space; space = space->next)
+        pages += space_unmanaged(space);
+    return pages;
+}
+
+static void tell(const struct pager *pager, uint64_t unmanaged)
+{
+    log_warn("Pager",
+             "%llu MiB of the program's memory cannot be managed (docs/memory.md), nearly all of "
+             "the %llu MiB it may have, or more: it is given %llu MiB",
+             (unsigned long long)(unmanaged * PAGE_BYTES >> 20),
+             (unsigned long long)(pager->budget * PAGE_BYTES >> 20),
+             (unsigned long long)(pager->limit * PAGE_BYTES >> 20));
+}
+
+/* Where what cannot be managed leaves no room for the rest, every page that comes in would throw
+ * out another at once, and nothing would get on. The budget is exceeded then, or nearly so,
+ * whatever we do. */
+static uint64_t limit_with(const struct pager *pager, uint64_t unmanaged)
+{
+    uint64_t share = pager->budget / FLOOR_SHARE;
+    if (unmanaged + share <= pager->budget)
+        return pager->budget;
+    uint64_t each = pager->processes * (uint64_t)FLOOR_PAGES;
+    return unmanaged + (each > share ? each : share);
+}
+
+static void keep_floor(struct pager *pager, uint64_t now_us)
+{
+    uint64_t pages = count_unmanaged(pager);
+    if (pages < pager->unmanaged)
+        pager->unmanaged = pages;
+    if (now_us < pager->unmanaged_us + UNMANAGED_US)
+        return;
+    uint64_t before = pager->limit;
+    if (pager->unmanaged_us)
+        apply(pager, limit_with(pager, pager->unmanaged));
+    if (before == pager->budget && pager->limit > before)
+        tell(pager, pager->unmanaged);
+    pager->unmanaged = pages;
+    pager->unmanaged_us = now_us;
 }
 
 bool limit_take(struct pager *pager)
@@ -41,12 +107,13 @@ bool limit_take(struct pager *pager)
  * just ended. */
 static bool is_kept(struct pager *pager, uint64_t resident, uint64_t now_us)
 {
-    return pager->spaces && (resident <= pager->high ||
-                             (resident <= pager->limit && reclaim_is_hopeless(pager, now_us)));
+    return pager->spaces && (resident <= high_of(pager, pager->budget) ||
+                             (resident <= pager->budget && reclaim_is_hopeless(pager, now_us)));
 }
 
 void limit_tick(struct pager *pager, uint64_t now_us)
 {
+    keep_floor(pager, now_us);
     if (pager->limits.kept_change == pager->change)
         return;
     uint64_t resident = pager_resident(pager);

@@ -64,6 +64,14 @@ uint64_t space_resident(const struct space *space)
     return resident > carried ? resident : carried;
 }
 
+uint64_t space_unmanaged(const struct space *space)
+{
+    if (!space->pressed)
+        return space->anonymous_pages < SMALL_PAGES ? space->anonymous_pages : 0;
+    uint64_t resident = space_resident(space), known = table_resident(space);
+    return resident > known ? resident - known : 0;
+}
+
 int look_interval_us(const struct pager *pager)
 {
     uint64_t limit = pager->limit * PAGE_BYTES + TOLERANCE_BYTES;

@@ -97,7 +97,7 @@ struct space {
     int agent, uffd, hold_uffd, pidfd;
     int32_t agent_tid;
     struct image_figures *figures; /* in the pager's counters; NULL: none */
-    bool serving; /* the agent's thread needs none of the program's any more to begin */
+    bool serving;        /* the agent's thread needs none of the program's any more to begin */
     uint64_t serving_us; /* since then */
     uint64_t agent_cpu_us;
     struct space_ready {
@@ -214,7 +214,9 @@ struct pager {
     _Atomic bool present;
     _Atomic uint32_t processes;       /* in hand, */
     _Atomic uint32_t ngreetings;      /* and about to be */
-    uint64_t limit, high, low, press; /* pages */
+    uint64_t budget;                  /* pages */
+    uint64_t limit, high, low, press; /* the same, or more: see keep_floor() */
+    uint64_t unmanaged, unmanaged_us; /* the least there was of it since then */
     uint32_t change;                  /* of the budget, the latest that has been taken up */
     struct pager_limits {
         _Atomic uint64_t asked_bytes; /* main -> pager */
@@ -278,6 +280,7 @@ uint64_t pager_room_ahead(const struct pager *pager);
 bool pager_is_crowded(const struct pager *pager, uint64_t more);
 uint64_t pager_resident(const struct pager *pager);
 uint64_t space_resident(const struct space *space);
+uint64_t space_unmanaged(const struct space *space); /* of these, pages that cannot leave */
 
 /* pager_limit.c */
 void limit_set(struct pager *pager, uint64_t bytes);   /* at once, as at the start */

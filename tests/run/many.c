@@ -2,11 +2,12 @@
  * many: many processes at once, each with memory of its own that it touches at random, again and
  * again, and checks.
  *
- *     many [--processes=100] [--pages=1280] [--seconds=8] [--file]
+ *     many [--processes=100] [--pages=1280] [--seconds=8] [--file] [--beside=PAGES]
  *
  * Every page says whose it is and how often it was written; that count is kept in shared memory,
  * which EDM leaves alone. --file: the memory is a file's, mapped privately, of which nothing
- * can leave, and they sleep in between. The first wrong word ends its process: one line on standard
+ * can leave, and they sleep in between. --beside: so much of that, touched once, beside the other
+ * memory. The first wrong word ends its process: one line on standard
  * error, exit 1.
  */
 #include <stdatomic.h>
@@ -27,7 +28,8 @@ static struct {
     size_t npages;
     double seconds;
     bool file;
-} options = {100, 1280, 8, false};
+    size_t beside;
+} options = {100, 1280, 8, false, 0};
 
 static double now_s(void)
 {
@@ -65,14 +67,23 @@ static void touch(char *memory, uint32_t *written, size_t page, uint64_t owner)
     memcpy(at, words, sizeof words);
 }
 
-static void run(uint64_t owner, double end, _Atomic uint64_t *touches)
+/* Of a file of its own. */
+static void *map_file(size_t bytes)
 {
-    int file = options.file ? memfd_create("many", MFD_CLOEXEC) : -1;
-    if (options.file && (file < 0 || ftruncate(file, (off_t)(options.npages * PAGE_BYTES)))) {
+    int file = memfd_create("many", MFD_CLOEXEC);
+    if (file < 0 || ftruncate(file, (off_t)bytes)) {
         perror("many: memfd_create");
         _exit(2);
     }
-    char *memory = map(options.npages * PAGE_BYTES, MAP_PRIVATE, file);
+    return map(bytes, MAP_PRIVATE, file);
+}
+
+static void run(uint64_t owner, double end, _Atomic uint64_t *touches)
+{
+    size_t bytes = options.npages * PAGE_BYTES;
+    char *memory = options.file ? map_file(bytes) : map(bytes, MAP_PRIVATE, -1);
+    if (options.beside)
+        memset(map_file(options.beside * PAGE_BYTES), 1, options.beside * PAGE_BYTES);
     uint32_t *written = map(options.npages * sizeof *written, MAP_SHARED, -1);
     uint64_t random = owner * 0x9E3779B97F4A7C15u;
     while (now_s() < end) {
@@ -97,6 +108,8 @@ static void read_options(int argc, char **argv)
             options.npages = strtoul(value, NULL, 10);
         else if (strncmp(argv[i], "--seconds=", 10) == 0)
             options.seconds = strtod(value, NULL);
+        else if (strncmp(argv[i], "--beside=", 9) == 0)
+            options.beside = strtoul(value, NULL, 10);
         else if (strcmp(argv[i], "--file") == 0)
             options.file = true;
         else
