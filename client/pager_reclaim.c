@@ -38,44 +38,89 @@ void reclaim_note_gone(struct space *space, uint64_t page)
 
 /* ---- what the store may forget ---- */
 
-/* What is forgotten from now on is, for the store, forgotten after the batch that waits. */
+static void free_drops(struct drop_list *list)
+{
+    while (list->first) {
+        struct drop *drop = list->first;
+        list->first = drop->next;
+        free(drop);
+    }
+    list->last = NULL;
+}
+
+/* In their order, as many as are taken. False: not all. */
+static bool give_drops(struct space *space)
+{
+    struct drop_list *list = &space->drops;
+    while (list->first) {
+        struct drop *drop = list->first;
+        struct drop *next = drop->next;
+        if (!write_back_give(space->pager->write_back, &drop->item))
+            return false;
+        list->first = next;
+    }
+    list->last = NULL;
+    return true;
+}
+
 void reclaim_flush_drops(struct space *space)
 {
-    if (space->drop && space->drop->nranges > 0 && !space->ungiven &&
-        write_back_give(space->pager->write_back, &space->drop->item))
-        space->drop = NULL;
+    if (space->drops.first && !space->ungiven)
+        (void)give_drops(space); /* the rest the next time */
 }
 
-/* Forgetting only leaves pages in the store that nobody will ask for. */
-static void flush_drops_or_forget(struct space *space)
+void reclaim_free_drops(struct space *space)
 {
-    reclaim_flush_drops(space);
-    free(space->drop);
-    space->drop = NULL;
+    free_drops(&space->drops);
+    free_drops(&space->late_drops);
 }
 
+/* A batch that waited does so no more: what was to be forgotten after it is next. */
+static void no_more_ungiven(struct space *space)
+{
+    space->ungiven = NULL;
+    space->pager->nungiven--;
+    if (!space->late_drops.first)
+        return;
+    if (space->drops.last)
+        space->drops.last->next = space->late_drops.first;
+    else
+        space->drops.first = space->late_drops.first;
+    space->drops.last = space->late_drops.last;
+    space->late_drops = (struct drop_list){NULL, NULL};
+}
+
+static struct drop *add_drop(struct space *space, struct drop_list *list)
+{
+    struct drop *drop = calloc(1, sizeof *drop);
+    if (!drop)
+        return NULL; /* the store keeps pages that nobody will ask for */
+    drop->region = space->region;
+    drop->item.kind = WRITE_BACK_DROP;
+    if (list->last)
+        list->last->next = drop;
+    else
+        list->first = drop;
+    list->last = drop;
+    return drop;
+}
+
+/* For the store it comes after the batch that waits, and before the next. */
 static void drop_key(struct space *space, uint64_t key)
 {
-    struct drop *drop = space->drop;
+    struct drop_list *list = space->ungiven ? &space->late_drops : &space->drops;
+    struct drop *drop = list->last;
     if (drop && drop->nranges > 0) {
         struct wire_range *last = &drop->ranges[drop->nranges - 1];
         if (last->first + last->npages == key) {
             last->npages++;
             return;
         }
-        if (drop->nranges == WIRE_MAX_RANGES) {
-            flush_drops_or_forget(space);
-            drop = NULL;
-        }
     }
-    if (!drop) {
-        drop = space->drop = calloc(1, sizeof *drop);
-        if (!drop)
-            return;
-        drop->region = space->region;
-        drop->item.kind = WRITE_BACK_DROP;
-    }
-    drop->ranges[drop->nranges++] = (struct wire_range){key, 1};
+    if (!drop || drop->nranges == WIRE_MAX_RANGES)
+        drop = add_drop(space, list);
+    if (drop)
+        drop->ranges[drop->nranges++] = (struct wire_range){key, 1};
 }
 
 void reclaim_drop_stored(struct space *space, uint64_t page)
@@ -335,15 +380,16 @@ static uint32_t settle_clean(struct space *space, struct batch *batch,
         uint64_t page = batch->page[i];
         if (!batch->taken[i])
             continue;
-        if (result->status[i] != AGENT_CLEAN) {
+        if (page != NO_PAGE && result->status[i] != AGENT_CLEAN) {
             changed++;
             continue;
         }
         batch->taken[i] = false;
         batch->page[i] = NO_PAGE;
+        if (page == NO_PAGE)
+            continue; /* the program has given it up meanwhile */
         space->pager->counters.pages_clean_dropped++;
-        if (page != NO_PAGE) /* else the program has given it up meanwhile */
-            page_table_set(space->table, page, PAGE_REMOTE);
+        page_table_set(space->table, page, PAGE_REMOTE);
     }
     return changed;
 }
@@ -361,11 +407,12 @@ void reclaim_give(struct pager *pager)
 {
     while (pager->nungiven > 0 && pager->ngiven < WRITE_BACK_MOST_BATCHES) {
         struct space *next = longest_waiting(pager->dying, longest_waiting(pager->spaces, NULL));
-        if (!next || !write_back_give(pager->write_back, &next->ungiven->item))
+        /* What is forgotten before the batch: a drop that came after it would take what the batch
+         * stores. */
+        if (!next || !give_drops(next) || !write_back_give(pager->write_back, &next->ungiven->item))
             return;
         pager->ngiven++;
-        pager->nungiven--;
-        next->ungiven = NULL;
+        no_more_ungiven(next);
     }
 }
 
@@ -374,8 +421,7 @@ void reclaim_forget_ungiven(struct space *space)
     if (!space->ungiven)
         return;
     space->batch_used[space->ungiven->index] = false;
-    space->ungiven = NULL;
-    space->pager->nungiven--;
+    no_more_ungiven(space);
 }
 
 static void on_copied(struct space *space, const struct agent_result *result)
@@ -388,8 +434,6 @@ static void on_copied(struct space *space, const struct agent_result *result)
         space->batch_used[batch->index] = false;
         return;
     }
-    /* Before the batch: a drop that came after it would take what the batch stores. */
-    flush_drops_or_forget(space);
     space->ungiven = batch;
     space->copied = ++space->pager->copied;
     space->pager->nungiven++;

@@ -24,7 +24,7 @@ void space_free(struct space **space)
     brake_clear(&s->brake);
     free(s->held.faults);
     free(s->again.faults);
-    free(s->drop);
+    reclaim_free_drops(s);
     free(s->unsure);
     close_fd(&s->agent);
     close_fd(&s->uffd);
@@ -274,6 +274,7 @@ void space_reap(struct pager *pager)
             if (!fork_is_waited_for(space))
                 release(space);
         }
+        reclaim_flush_drops(space);
         if (!space->released || is_referred_to(space)) {
             at = &space->next;
             continue;

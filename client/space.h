@@ -140,7 +140,9 @@ struct space {
     uint32_t ngathered;
     struct fault_list held;  /* wait for room in the budget */
     struct fault_list again; /* wait for events to be read */
-    struct drop *drop;       /* being filled */
+    struct drop_list {
+        struct drop *first, *last;
+    } drops, late_drops; /* not given yet; late: not before the batch that waits */
     /* Events that were read and are not believed yet. GATHERING: more are to be read before, for a
      * fork may be under way; ANSWERING: a fork comes before them, and nothing is read meanwhile. */
     struct uffd_msg waiting[SPACE_WAITING];
@@ -375,6 +377,7 @@ void reclaim_take_back(struct space *space, struct batch *batch);
 struct batch *reclaim_find_staged(struct space *space, uint64_t page, uint32_t *at);
 void reclaim_drop_stored(struct space *space, uint64_t page);
 void reclaim_flush_drops(struct space *space);
+void reclaim_free_drops(struct space *space);
 void reclaim_push(struct space *space, uint64_t page, bool proven);
 void reclaim_note_gone(struct space *space, uint64_t page);
 

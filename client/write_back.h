@@ -54,6 +54,7 @@ struct batch {
 /* Keys the store may forget; freed by write-back. */
 struct drop {
     struct write_back_item item;
+    struct drop *next; /* the pager's, before it is handed over */
     struct store_region region;
     uint64_t sequence; /* write-back's own */
     uint32_t nranges;
