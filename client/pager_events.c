@@ -224,8 +224,9 @@ static bool leave_to_mremap(struct space *space, struct fault fault)
     uint64_t start = fault.page * PAGE_BYTES;
     struct proc_call call;
     int err = proc_map_thread_call(space->proc, fault.tid, &call);
-    if (err == -EAGAIN) {
-        uffd_wake(space->uffd, start, 1); /* not asleep yet: it will come again */
+    /* Not asleep yet, or nobody knows yet what was where mremap() moves to: it will come again. */
+    if (err == -EAGAIN || (!err && space->gathering && call.number == SYS_mremap)) {
+        uffd_wake(space->uffd, start, 1);
         return true;
     }
     if (err || !grows(space, &call, fault.page))
