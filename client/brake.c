@@ -1,7 +1,7 @@
 #include "brake.h"
 
 #include "program.h"
-#include "rpc.h"
+#include "ticks.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -91,7 +91,7 @@ int brake_stop(struct brake *brake, const struct proc_map *proc, pid_t pid, pid_
         int result = stop_awake(brake, proc);
         err = result ? result : err;
     }
-    brake->watch_us = rpc_now_us() + WATCH_US;
+    brake->watch_us = ticks_us() + WATCH_US;
     brake->on = brake->count > 0 || !err;
     return brake->on ? 0 : err;
 }
@@ -100,9 +100,9 @@ int brake_watch(struct brake *brake, const struct proc_map *proc, uint64_t now_u
 {
     if (now_us < brake->watch_us)
         return 0;
-    uint64_t begun_us = rpc_now_us();
+    uint64_t begun_us = ticks_us();
     int err = stop_awake(brake, proc);
-    uint64_t done_us = rpc_now_us();
+    uint64_t done_us = ticks_us();
     uint64_t pause_us = 4 * (done_us - begun_us);
     brake->watch_us = done_us + (pause_us > WATCH_US ? pause_us : WATCH_US);
     return brake->count > 0 ? 0 : err;

@@ -7,6 +7,7 @@
 #include "program.h"
 #include "run_dir.h"
 #include "stats.h"
+#include "ticks.h"
 #include "tree_watch.h"
 #include "uffd.h"
 #include "../ini/log.h"
@@ -91,7 +92,7 @@ static void name_region(struct run *run)
     gethostname(host, sizeof host - 1);
     uint32_t random = 0;
     if (getrandom(&random, sizeof random, 0) != sizeof random)
-        random = (uint32_t)rpc_now_us();
+        random = (uint32_t)ticks_us();
     snprintf(run->region, sizeof run->region, "%s-%d-%08x", host, (int)getpid(), random);
 }
 
@@ -200,7 +201,7 @@ static void write_stats(struct run *run, bool ended)
         .region = run->region,
         .ended = ended,
         .exit_status = run->exit_code,
-        .wall_s = (double)(rpc_now_us() - run->begun_us) / 1e6,
+        .wall_s = (double)(ticks_us() - run->begun_us) / 1e6,
         .local_limit_bytes = run->limit_bytes,
         .nshards = run->set.nshards,
     };
@@ -352,7 +353,7 @@ static void watch_agent(struct run *run)
 {
     bool present;
     pager_images(run->pager, &present);
-    uint64_t now = rpc_now_us();
+    uint64_t now = ticks_us();
     if (present || run->program_ended) {
         run->present_us = now;
         return;
@@ -392,7 +393,7 @@ static void look_below(struct run *run, pid_t pid)
 /* The agent does not come by itself into what loads nothing. */
 static void watch_tree(struct run *run)
 {
-    uint64_t now = rpc_now_us();
+    uint64_t now = ticks_us();
     if (!run->tree || now < tree_watch_due_us(run->tree))
         return;
     tree_watch_begin(run->tree, now, found_static, run);
@@ -404,7 +405,7 @@ static void watch_tree(struct run *run)
 
 static int until(uint64_t due_us, int most_ms)
 {
-    uint64_t now = rpc_now_us();
+    uint64_t now = ticks_us();
     uint64_t due = due_us <= now ? 0 : (due_us - now) / 1000 + 1;
     return due < (uint64_t)most_ms ? (int)due : most_ms;
 }
@@ -435,13 +436,13 @@ static void end_one(struct run *run, pid_t pid)
 /* After a failure nothing runs on. Whoever loses its parent by that becomes our child. */
 static void end_left_behind(struct run *run)
 {
-    uint64_t begun = rpc_now_us();
+    uint64_t begun = ticks_us();
     do {
         run->left_behind = 0;
         if (!run->config->follow || !each_child(run, end_one) || run->left_behind == 0)
             return;
         poll(NULL, 0, 1);
-    } while (rpc_now_us() - begun < LAST_MS * 1000ull);
+    } while (ticks_us() - begun < LAST_MS * 1000ull);
 }
 
 static void wait_for_program(struct run *run)
@@ -460,9 +461,9 @@ static void wait_for_program(struct run *run)
         run->limit_bytes = control_limit_bytes(run->control);
         watch_agent(run);
         watch_tree(run);
-        if (run->config->stats_interval_ms && rpc_now_us() >= run->stats_due_us) {
+        if (run->config->stats_interval_ms && ticks_us() >= run->stats_due_us) {
             write_stats(run, false);
-            run->stats_due_us = rpc_now_us() + 1000ull * run->config->stats_interval_ms;
+            run->stats_due_us = ticks_us() + 1000ull * run->config->stats_interval_ms;
         }
     }
 }
@@ -494,7 +495,7 @@ static int run_program(struct run *run)
     log_info("Client", "region %s on %u shard%s, budget %llu MiB", run->region, run->set.nshards,
              run->set.nshards == 1 ? "" : "s",
              (unsigned long long)(run->config->local_bytes >> 20));
-    run->begun_us = run->present_us = rpc_now_us();
+    run->begun_us = run->present_us = ticks_us();
     err = start_program(run);
     if (err) {
         log_fatal("Client", "cannot start %s: %s", run->path, strerror(-err));
@@ -507,7 +508,7 @@ static int run_program(struct run *run)
         end_left_behind(run);
     write_stats(run, true);
     log_info("Client", "%s ended with %d after %.3f s", run->config->argv[0], run->exit_code,
-             (double)(rpc_now_us() - run->begun_us) / 1e6);
+             (double)(ticks_us() - run->begun_us) / 1e6);
     return run->exit_code;
 }
 

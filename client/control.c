@@ -1,5 +1,6 @@
 #include "control.h"
 
+#include "ticks.h"
 #include "../ini/config.h"
 #include "../ini/log.h"
 
@@ -128,7 +129,7 @@ static void on_limit(struct control *control, uint64_t connection, pid_t peer,
     *free_waiter(control) = (struct waiter){
         .connection = connection,
         .change = pager_set_limit(control->config.pager, bytes),
-        .due_us = rpc_now_us() + 1000 * (wait_ms < MOST_WAIT_MS ? wait_ms : MOST_WAIT_MS),
+        .due_us = ticks_us() + 1000 * (wait_ms < MOST_WAIT_MS ? wait_ms : MOST_WAIT_MS),
     };
     control_server_hold(control->server, connection, true);
     log_info("Control", "the budget is %llu MiB now, it was %llu MiB: asked for by process %d",
@@ -218,7 +219,7 @@ void control_process(struct control *control, const struct pollfd polled[CONTROL
 {
     control_server_process(control->server, polled);
     for (int i = 0; i < CONTROL_CONNECTIONS; i++)
-        look_at_waiter(control, &control->waiters[i], rpc_now_us());
+        look_at_waiter(control, &control->waiters[i], ticks_us());
 }
 
 uint64_t control_due_us(const struct control *control)

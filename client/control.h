@@ -33,7 +33,7 @@ void control_poll_fds(const struct control *control, struct pollfd out[CONTROL_P
  * for what has come about. */
 void control_process(struct control *control, const struct pollfd polled[CONTROL_POLL_FDS]);
 
-/* When control_process() has something to do of itself, in rpc_now_us()'s time; UINT64_MAX: never.
+/* When control_process() has something to do of itself, in ticks_us()'s time; UINT64_MAX: never.
  */
 uint64_t control_due_us(const struct control *control);
 

@@ -1,6 +1,7 @@
 #include "control_find.h"
 
 #include "run_dir.h"
+#include "ticks.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,7 +14,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { ANSWER_MS = 10000, NAME_BYTES = 64 };
@@ -33,17 +33,10 @@ struct search {
 
 /* ---- asking ---- */
 
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 static int wait_for(int fd, uint64_t due_ms)
 {
     for (;;) {
-        uint64_t now = now_ms();
+        uint64_t now = ticks_us() / 1000;
         uint64_t left = due_ms > now ? due_ms - now : 0;
         struct pollfd polled = {fd, POLLIN, 0};
         int ready = poll(&polled, 1, left < INT_MAX ? (int)left : INT_MAX);
@@ -63,7 +56,7 @@ int control_ask(int fd, const struct control_text *text, uint64_t wait_ms,
     /* One that has been turned away cannot be written to, but what it was told can be read. */
     if (send(fd, text->bytes, text->len, MSG_NOSIGNAL) < 0 && errno != EPIPE)
         return -errno;
-    int err = wait_for(fd, now_ms() + wait_ms);
+    int err = wait_for(fd, ticks_us() / 1000 + wait_ms);
     if (err)
         return err;
     ssize_t got = recv(fd, bytes, sizeof bytes, 0);

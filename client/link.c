@@ -2,6 +2,7 @@
 
 #include "flow.h"
 #include "lookup.h"
+#include "ticks.h"
 #include "../proto/wire.h"
 
 #include <errno.h>
@@ -12,7 +13,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -157,13 +157,6 @@ int link_send(struct link *link, const void *header, size_t header_bytes, const 
     return err == -ENOMEM ? err : err ? -ENOTCONN : 0;
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 /* A message has come whole, with a body of BODY_BYTES, or (0) as far as it has come. */
 static void note_flow(struct link *link, size_t body_bytes)
 {
@@ -171,9 +164,9 @@ static void note_flow(struct link *link, size_t body_bytes)
         return;
     size_t partial = connection_partial(link->connection);
     if (body_bytes > 0)
-        flow_end(&link->flow, body_bytes, now_ns());
+        flow_end(&link->flow, body_bytes, ticks_ns());
     else if (partial > 0 && link->flow.begun_ns == 0)
-        flow_pause(&link->flow, partial, now_ns());
+        flow_pause(&link->flow, partial, ticks_ns());
 }
 
 bool link_receive(struct link *link, struct connection_message *out)

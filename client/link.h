@@ -70,7 +70,7 @@ char *link_take_body(struct link *link);
 struct pollfd link_pollfd(const struct link *link);
 void link_polled(struct link *link, short revents);
 
-/* When link_turn() has something to do of itself, on rpc_now_us()'s clock. */
+/* When link_turn() has something to do of itself, on ticks_us()'s clock. */
 uint64_t link_due_us(const struct link *link);
 
 #endif

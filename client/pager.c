@@ -50,16 +50,9 @@ uint64_t pager_room_ahead(const struct pager *pager)
     return resident < middle ? middle - resident : 0;
 }
 
-static uint64_t thread_cpu_us(void)
-{
-    struct timespec cpu;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
-    return (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
-}
-
 static void publish(struct pager *pager, uint64_t now_us)
 {
-    pager->counters.cpu_us = thread_cpu_us();
+    pager->counters.cpu_us = ticks_thread_ns() / 1000;
     pager->counters.rpc = rpc_counters(pager->rpc);
     pager->counters.agent_cpu_us = pager->ended_agents_cpu_us;
     for (struct space *space = pager->spaces; space; space = space->next) {
@@ -191,7 +184,7 @@ static void look_at_all(struct pager *pager, uint64_t now_us)
 {
     for_all(pager, sample, now_us);
     pager->look_left = false;
-    for_all(pager, look, rpc_now_us());
+    for_all(pager, look, ticks_us());
     pager->look_turn += !pager->look_left;
     look_note_peaks(pager);
     limit_tick(pager, now_us);
@@ -288,13 +281,13 @@ static bool may_come_soon(const struct pager *pager, uint64_t now_us)
 /* Returns whether there is something to be done. */
 static bool spin(struct pager *pager, uint64_t us, struct ready *ready)
 {
-    uint64_t begun = rpc_now_us(), now = begun;
+    uint64_t begun = ticks_us(), now = begun;
     if (us > SPIN_US)
         us = SPIN_US;
     bool found = false;
     while (!found && now - begun < us && spin_is_free(&pager->spin)) {
         found = poll_all(pager, 0, ready) > 0;
-        now = rpc_now_us();
+        now = ticks_us();
     }
     pager->counters.spins_found += found;
     pager->counters.spins_in_vain += !found;
@@ -341,7 +334,7 @@ static void *run(void *arg)
     uint64_t next_tick_us = 0;
     struct ready ready = {0};
     while (!pager->stop) {
-        uint64_t now = rpc_now_us();
+        uint64_t now = ticks_us();
         int done =
             pager->greetings || ready.connection ? greet_step(pager, ready.connection, now) : 0;
         if (done > 0)
@@ -367,7 +360,7 @@ static void *run(void *arg)
     }
     spin_end(&pager->spin);
     end_all(pager);
-    publish(pager, rpc_now_us());
+    publish(pager, ticks_us());
     return NULL;
 }
 

@@ -327,7 +327,7 @@ static bool must_gather(struct space *space)
 {
     if (space->dead || uffd_is_quiet(space->uffd))
         return false;
-    uint64_t now_us = rpc_now_us();
+    uint64_t now_us = ticks_us();
     if (!space->gathering) {
         bool matters = false;
         for (uint32_t i = 0; i < space->nwaiting && !matters; i++)
@@ -421,7 +421,7 @@ static void take_in(struct space *space, const struct uffd_msg *messages, int co
 {
     struct fault faults[SPACE_MESSAGES];
     int nfaults = 0;
-    uint64_t now = space->pager->faulted_us = rpc_now_us();
+    uint64_t now = space->pager->faulted_us = ticks_us();
     for (int i = 0; i < count; i++) {
         if (messages[i].event != UFFD_EVENT_PAGEFAULT) {
             if (messages[i].event == UFFD_EVENT_FORK)

@@ -50,7 +50,7 @@ static void answered(struct space *space, uint64_t at_us)
 {
     if (at_us == 0)
         return;
-    space->pager->faulted_us = rpc_now_us();
+    space->pager->faulted_us = ticks_us();
     histogram_add(&space->pager->counters.fault_us, space->pager->faulted_us - at_us);
 }
 
@@ -709,7 +709,7 @@ void fault_handle(struct space *space, struct fault fault)
     bool makes_room = fault.tid == space->agent_tid || fault.page == space->mark ||
                       (space->agent >= 0 && !space->serving) || space_is_left_alone(space);
     if (needs_room && room == 0 && !makes_room &&
-        !reclaim_is_hopeless(space->pager, fault.at_us ? rpc_now_us() : 0)) {
+        !reclaim_is_hopeless(space->pager, fault.at_us ? ticks_us() : 0)) {
         fault_list_add(&space->held, fault);
         return;
     }

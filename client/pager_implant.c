@@ -74,7 +74,7 @@ static struct stranger *add(struct pager *pager, pid_t pid)
     if (!stranger)
         return NULL; /* it will be found again */
     stranger->pid = pid;
-    stranger->since_us = rpc_now_us();
+    stranger->since_us = ticks_us();
     stranger->next = pager->strangers;
     pager->strangers = stranger;
     return stranger;

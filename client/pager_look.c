@@ -338,7 +338,7 @@ static uint64_t past_known(void *arg, uint64_t address)
 static void look_at_maps(struct space *space)
 {
     struct pager *pager = space->pager;
-    uint64_t begun = rpc_now_us();
+    uint64_t begun = ticks_us();
     space->look_again = space->look_barren = false;
     uint64_t registered = space->registered;
     int err = proc_map_walk(space->proc, past_known, consider, space);
@@ -349,7 +349,7 @@ static void look_at_maps(struct space *space)
         err = proc_map_walk(space->proc, past_known, consider, space);
     if (err && err != -ESRCH)
         log_warn("Pager", "cannot read the memory map: %s", strerror(-err));
-    space->looked_us = rpc_now_us();
+    space->looked_us = ticks_us();
     space->look_cost_us = space->looked_us - begun;
     pager->counters.looks++;
     pager->counters.looks_us += space->look_cost_us;
@@ -640,7 +640,7 @@ static void look_at(struct space *space, uint64_t now_us)
         /* What cannot be found (it cannot be managed) is looked for less and less often. */
         bool found = table_resident(space) > known + UNKNOWN_MOST_BYTES / PAGE_BYTES / 4;
         space->rescan_wait_us = found ? RESCAN_US : longer_wait(space->rescan_wait_us);
-        space->rescanned_us = rpc_now_us();
+        space->rescanned_us = ticks_us();
     }
 }
 
@@ -651,7 +651,7 @@ void look_tick(struct space *space, uint64_t now_us)
     struct pager *pager = space->pager;
     if (space->look_turn == pager->look_turn)
         return;
-    if (rpc_now_us() > now_us + LOOKS_MOST_US) {
+    if (ticks_us() > now_us + LOOKS_MOST_US) {
         pager->look_left = true;
         return;
     }

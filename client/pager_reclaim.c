@@ -210,7 +210,7 @@ static bool populate_busy(struct space *space)
         return false;
     }
     space->work = AGENT_POPULATING;
-    space->work_us = rpc_now_us();
+    space->work_us = ticks_us();
     return true;
 }
 
@@ -359,14 +359,14 @@ static void on_moved(struct space *space, const struct agent_result *result)
     space->pager->counters.pages_evicted += moved;
     if (space->figures)
         space->figures->pages_evicted += moved;
-    space->retry_move_us = again ? rpc_now_us() + MOVE_RETRY_US : 0;
+    space->retry_move_us = again ? ticks_us() + MOVE_RETRY_US : 0;
     if (moved || again)
         space->barren = 0;
     else if (space->nbusy == 0)
         space->barren++;
     if (space->barren >= BARREN_MOST) {
         space->barren = 0;
-        space->barren_until_us = rpc_now_us() + BARREN_PAUSE_US;
+        space->barren_until_us = ticks_us() + BARREN_PAUSE_US;
     }
     space->work = AGENT_COPYING;
 }
@@ -429,7 +429,7 @@ static void on_copied(struct space *space, const struct agent_result *result)
     struct batch *batch = space->moving;
     space->moving = NULL;
     space->work = result->empties ? AGENT_EMPTYING : AGENT_IDLE;
-    space->work_us = rpc_now_us();
+    space->work_us = ticks_us();
     if (settle_clean(space, batch, result) == 0) {
         space->batch_used[batch->index] = false;
         return;
@@ -444,7 +444,7 @@ void reclaim_on_agent(struct space *space, const struct agent_result *result)
 {
     if (result->op == AGENT_SERVING && !space->serving) {
         space->serving = true;
-        space->serving_us = rpc_now_us();
+        space->serving_us = ticks_us();
     } else if (result->op == AGENT_MOVED && space->work == AGENT_MOVING) {
         on_moved(space, result);
     } else if (result->op == AGENT_COPIED && space->work == AGENT_COPYING) {

@@ -152,8 +152,8 @@ static bool any_is_left(struct pager *pager)
 void regions_end(struct pager *pager)
 {
     enum { LOOK_MS = 20 };
-    uint64_t begun = rpc_now_us();
-    while (any_is_left(pager) && rpc_now_us() - begun < 1000ull * pager->config.remove_ms) {
+    uint64_t begun = ticks_us();
+    while (any_is_left(pager) && ticks_us() - begun < 1000ull * pager->config.remove_ms) {
         struct pollfd fds[CONFIG_MAX_SHARDS];
         if (rpc_process(pager->rpc) == 0 && poll(fds, rpc_poll_fds(pager->rpc, fds), LOOK_MS) < 0 &&
             errno != EINTR)

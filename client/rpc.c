@@ -1,6 +1,7 @@
 #include "rpc.h"
 
 #include "link.h"
+#include "ticks.h"
 #include "../ini/config.h"
 #include "../ini/log.h"
 
@@ -8,7 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     FIRST_RETRY_MS = 1000, /* longer than a busy server takes, shorter than people notice */
@@ -56,13 +56,6 @@ struct rpc_body {
     char first;
 };
 
-uint64_t rpc_now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 int rpc_new(struct rpc **out, char *const *endpoints, uint32_t nshards, uint32_t wait_ms,
             const char *part)
 {
@@ -73,7 +66,7 @@ int rpc_new(struct rpc **out, char *const *endpoints, uint32_t nshards, uint32_t
     rpc->calls.next = rpc->calls.previous = &rpc->calls;
     rpc->wait_ms = wait_ms;
     rpc->part = part;
-    rpc->now_us = rpc_now_us;
+    rpc->now_us = ticks_us;
     rpc->next_id = 1;
     for (uint32_t i = 0; i < nshards; i++) {
         int err = link_new(&rpc->links[i], endpoints[i]);

@@ -54,7 +54,7 @@ void rpc_body_destroy(struct rpc_body **body);
 int rpc_new(struct rpc **out, char *const *endpoints, uint32_t nshards, uint32_t wait_ms,
             const char *part) __attribute__((warn_unused_result));
 
-/* From now on NOW_US tells it the time, in place of rpc_now_us(): for tests. */
+/* From now on NOW_US tells it the time, in place of ticks_us(): for tests. */
 void rpc_set_clock(struct rpc *rpc, uint64_t (*now_us)(void));
 
 /* Ends all requests without calling back, and closes the sockets. */
@@ -90,8 +90,5 @@ uint64_t rpc_send_rate(const struct rpc *rpc, uint32_t shard);
 uint64_t rpc_receive_rate(const struct rpc *rpc, uint32_t shard);
 
 struct rpc_counters rpc_counters(const struct rpc *rpc);
-
-/* Monotonic time. */
-uint64_t rpc_now_us(void);
 
 #endif

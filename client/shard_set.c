@@ -2,6 +2,7 @@
 
 #include "placement.h"
 #include "rpc.h"
+#include "ticks.h"
 #include "../ini/log.h"
 
 #include <errno.h>
@@ -90,7 +91,7 @@ static void say_silent(const struct greeting *greeting)
 /* Runs until all shards have answered. */
 static int wait_for_all(struct rpc *rpc, struct greeting *greeting, int stop_fd, bool *said)
 {
-    uint64_t begun = rpc_now_us();
+    uint64_t begun = ticks_us();
     while (rpc_process(rpc), greeting->answered < greeting->set->nshards) {
         struct pollfd fds[CONFIG_MAX_SHARDS + 1];
         uint32_t nfds = rpc_poll_fds(rpc, fds);
@@ -102,7 +103,7 @@ static int wait_for_all(struct rpc *rpc, struct greeting *greeting, int stop_fd,
             return -errno;
         if (fds[nfds - 1].revents)
             return -EINTR;
-        if (!*said && rpc_now_us() - begun > 1000ull * greeting->set->say_after_ms &&
+        if (!*said && ticks_us() - begun > 1000ull * greeting->set->say_after_ms &&
             greeting->answered < greeting->set->nshards) {
             say_silent(greeting);
             *said = true;

@@ -21,6 +21,7 @@
 #include "readahead.h"
 #include "resident_queue.h"
 #include "spin.h"
+#include "ticks.h"
 #include "agent/agent_proto.h"
 
 #include <linux/userfaultfd.h>

@@ -1,6 +1,6 @@
 #include "stragglers.h"
 
-#include "rpc.h"
+#include "ticks.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,10 +141,10 @@ static struct look look_at_all(const struct stragglers_marks *marks)
 
 void stragglers_end(const struct stragglers_marks *marks)
 {
-    uint64_t begun_us = rpc_now_us(), took_ms = 0;
+    uint64_t begun_us = ticks_us(), took_ms = 0;
     int wait_ms = SOONEST_MS;
     for (int quiet = 0; quiet < QUIET_LOOKS && took_ms < HUNT_MS;
-         took_ms = (rpc_now_us() - begun_us) / 1000) {
+         took_ms = (ticks_us() - begun_us) / 1000) {
         struct look look = look_at_all(marks);
         if (look.met > 0 || (look.unclear > 0 && took_ms < UNCLEAR_MS))
             quiet = 0;

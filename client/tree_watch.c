@@ -1,13 +1,13 @@
 #include "tree_watch.h"
 
 #include "program.h"
+#include "ticks.h"
 
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 
 enum {
     /* What a program can fill within is not much; and looking at a process costs some 30 us. */
@@ -122,17 +122,10 @@ static bool look_at_one(void *watch, pid_t pid)
     return true;
 }
 
-static uint64_t cpu_us(void)
-{
-    struct timespec cpu;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
-    return (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
-}
-
 void tree_watch_begin(struct tree_watch *watch, uint64_t now_us,
                       void (*found)(void *arg, pid_t pid), void *arg)
 {
-    watch->begun_us = cpu_us();
+    watch->begun_us = ticks_thread_ns() / 1000;
     watch->now_us = now_us;
     watch->found = found;
     watch->arg = arg;
@@ -153,7 +146,7 @@ void tree_watch_end(struct tree_watch *watch)
         if (watch->all[i].present)
             watch->all[kept++] = watch->all[i];
     watch->count = kept;
-    uint64_t wait_us = COST_SHARE * (cpu_us() - watch->begun_us);
+    uint64_t wait_us = COST_SHARE * (ticks_thread_ns() / 1000 - watch->begun_us);
     wait_us = wait_us < SOONEST_US ? SOONEST_US : wait_us > LATEST_US ? LATEST_US : wait_us;
     watch->due_us = watch->now_us + wait_us;
 }

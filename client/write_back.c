@@ -3,6 +3,7 @@
 #include "compress_rule.h"
 #include "handoff.h"
 #include "page_code.h"
+#include "ticks.h"
 #include "../ini/log.h"
 
 #include <assert.h>
@@ -14,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     PUT_PAGES = 64, /* in one message: 256 KiB (design 7: larger gains little) */
@@ -103,7 +103,7 @@ static struct put *make_put(struct write_back *wb, struct batch *batch, uint32_t
     put->batch = batch;
     put->shard = shard;
     put->npages = 0;
-    put->begun_us = rpc_now_us();
+    put->begun_us = ticks_us();
     batch->unanswered++;
     return put;
 }
@@ -130,13 +130,6 @@ static void fail_put(struct put *put, uint8_t status, const char *detail)
     end_put(put);
 }
 
-static double thread_cpu_us(void)
-{
-    struct timespec cpu;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
-    return (double)cpu.tv_sec * 1e6 + (double)cpu.tv_nsec / 1e3;
-}
-
 /* How many of the put's pages to try to compress; there is room for them then. */
 static uint32_t how_many_to_try(struct put *put)
 {
@@ -157,7 +150,7 @@ static uint32_t how_many_to_try(struct put *put)
 static void compress_put(struct put *put, uint32_t try)
 {
     struct write_back *wb = put->owner;
-    double begun_us = thread_cpu_us();
+    uint64_t begun_ns = ticks_thread_ns();
     char *end = put->blocks;
     uint32_t tried = 0;
     uint64_t saved_bytes = 0;
@@ -174,7 +167,8 @@ static void compress_put(struct put *put, uint32_t try)
         saved_bytes += PAGE_BYTES - length;
         wb->counters.pages_compressed++;
     }
-    compress_rule_learn(&wb->rule, tried, saved_bytes, thread_cpu_us() - begun_us);
+    compress_rule_learn(&wb->rule, tried, saved_bytes,
+                        (double)(ticks_thread_ns() - begun_ns) / 1e3);
     wb->counters.bytes_saved += saved_bytes;
 }
 
@@ -268,7 +262,7 @@ static void on_put(void *arg, struct rpc_answer *answer)
         end_put(put);
         return;
     }
-    uint64_t now = rpc_now_us();
+    uint64_t now = ticks_us();
     if (answer->status == WIRE_RESOURCE_EXHAUSTED &&
         now - put->begun_us < 1000ull * wb->set->wait_ms) {
         if (!wb->waiting)
@@ -287,7 +281,7 @@ static void on_put(void *arg, struct rpc_answer *answer)
 
 static void retry_waiting(struct write_back *wb)
 {
-    if (!wb->waiting || rpc_now_us() < wb->waiting_due_us)
+    if (!wb->waiting || ticks_us() < wb->waiting_due_us)
         return;
     struct put *put = wb->waiting;
     wb->waiting = NULL;
@@ -434,7 +428,7 @@ static void take_in(struct write_back *wb)
 
 static void publish(struct write_back *wb)
 {
-    wb->counters.cpu_us = (uint64_t)thread_cpu_us();
+    wb->counters.cpu_us = ticks_thread_ns() / 1000;
     wb->counters.rpc = rpc_counters(wb->rpc);
     pthread_mutex_lock(&wb->published_lock);
     wb->published = wb->counters;

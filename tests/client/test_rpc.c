@@ -1,6 +1,7 @@
 /* rpc against a server that answers as it should not: out of order, late, twice, nonsense, never.
  * rpc's clock stands still unless the test moves it: how fast the machine is does not matter. */
 #include "../../client/rpc.h"
+#include "../../client/ticks.h"
 #include "router.h"
 #include "test.h"
 
@@ -145,9 +146,9 @@ static void step(struct fixture *fixture)
 /* Steps until nothing is outstanding. */
 static void run(struct fixture *fixture)
 {
-    uint64_t end = rpc_now_us() + HANGS_S * 1000000ull;
+    uint64_t end = ticks_us() + HANGS_S * 1000000ull;
     for (; rpc_outstanding(fixture->rpc) > 0; step(fixture))
-        assert_true(rpc_now_us() < end);
+        assert_true(ticks_us() < end);
 }
 
 /* Lets MS pass, of the clock. */
@@ -168,17 +169,17 @@ static void pass_until(struct fixture *fixture, uint64_t us)
 /* The next request, while rpc goes on working. */
 static void receive(struct fixture *fixture)
 {
-    uint64_t end = rpc_now_us() + HANGS_S * 1000000ull;
+    uint64_t end = ticks_us() + HANGS_S * 1000000ull;
     for (; !router_receive(&fixture->router, fixture->request, 0); step(fixture))
-        assert_true(rpc_now_us() < end);
+        assert_true(ticks_us() < end);
 }
 
 /* Until so many answers are there that nobody waits for. */
 static void wait_for_strays(struct fixture *fixture, uint64_t strays)
 {
-    uint64_t end = rpc_now_us() + HANGS_S * 1000000ull;
+    uint64_t end = ticks_us() + HANGS_S * 1000000ull;
     for (; rpc_counters(fixture->rpc).strays < strays; step(fixture))
-        assert_true(rpc_now_us() < end);
+        assert_true(ticks_us() < end);
     assert_int_equal(rpc_counters(fixture->rpc).strays, strays);
 }
 
@@ -382,11 +383,11 @@ static void test_status_and_detail(void **state)
 
 static void put_off(struct fixture *fixture)
 {
-    uint64_t end = rpc_now_us() + HANGS_S * 1000000ull;
+    uint64_t end = ticks_us() + HANGS_S * 1000000ull;
     uint64_t before = rpc_counters(fixture->rpc).bytes_received;
     refuse(fixture, WIRE_UNAVAILABLE, "not yet");
     for (; rpc_counters(fixture->rpc).bytes_received == before; step(fixture))
-        assert_true(rpc_now_us() < end);
+        assert_true(ticks_us() < end);
 }
 
 /* UNAVAILABLE means later: the request is sent again and its callback waits for a real answer. */
@@ -466,12 +467,12 @@ static bool is_listened_at(const char *path)
 /* The server goes, and rpc has seen it. libzmq closes what it listens at in a thread of its own. */
 static void lose_server(struct fixture *fixture)
 {
-    uint64_t end = rpc_now_us() + HANGS_S * 1000000ull;
+    uint64_t end = ticks_us() + HANGS_S * 1000000ull;
     router_close(&fixture->router);
     for (; is_listened_at(fixture->router.endpoint + strlen("ipc://")); poll(NULL, 0, 1))
-        assert_true(rpc_now_us() < end);
+        assert_true(ticks_us() < end);
     for (; is_connected(fixture); step(fixture))
-        assert_true(rpc_now_us() < end);
+        assert_true(ticks_us() < end);
 }
 
 static void test_server_restarts(void **state)

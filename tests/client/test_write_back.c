@@ -1,4 +1,5 @@
 /* write_back against shards that the test plays: what is sent, when a batch is done, what waits. */
+#include "../../client/ticks.h"
 #include "../../client/write_back.h"
 #include "../../client/page_code.h"
 #include "../../client/placement.h"
@@ -167,7 +168,7 @@ static void note_drop(struct fixture *fixture, uint32_t shard)
 /* Takes one request from any shard into fixture->request; SHARDS when none came in time. */
 static uint32_t receive(struct fixture *fixture, int timeout_ms)
 {
-    uint64_t end = rpc_now_us() + (uint64_t)timeout_ms * 1000;
+    uint64_t end = ticks_us() + (uint64_t)timeout_ms * 1000;
     do {
         zmq_pollitem_t items[SHARDS];
         for (int i = 0; i < SHARDS; i++)
@@ -180,7 +181,7 @@ static uint32_t receive(struct fixture *fixture, int timeout_ms)
             assert_true(fixture->request->request.epoch == fixture->set.region.epoch);
             return i;
         }
-    } while (rpc_now_us() < end);
+    } while (ticks_us() < end);
     return SHARDS;
 }
 
@@ -210,11 +211,11 @@ static bool serve_one(struct fixture *fixture, int timeout_ms)
 /* The next batch that is done, or NULL. */
 static struct batch *take(struct fixture *fixture, int timeout_ms)
 {
-    uint64_t end = rpc_now_us() + (uint64_t)timeout_ms * 1000;
+    uint64_t end = ticks_us() + (uint64_t)timeout_ms * 1000;
     for (;;) {
         write_back_calm(fixture->write_back);
         struct batch *batch = write_back_take(fixture->write_back);
-        uint64_t now = rpc_now_us();
+        uint64_t now = ticks_us();
         if (batch || now >= end)
             return batch;
         struct pollfd fd = {write_back_fd(fixture->write_back), POLLIN, 0};
@@ -224,9 +225,9 @@ static struct batch *take(struct fixture *fixture, int timeout_ms)
 
 static struct batch *serve_until_done(struct fixture *fixture)
 {
-    uint64_t end = rpc_now_us() + LONG_MS * 1000ull;
+    uint64_t end = ticks_us() + LONG_MS * 1000ull;
     struct batch *batch = NULL;
-    while (!batch && rpc_now_us() < end) {
+    while (!batch && ticks_us() < end) {
         serve_one(fixture, 2);
         batch = take(fixture, 0);
     }
@@ -237,11 +238,11 @@ static struct batch *serve_until_done(struct fixture *fixture)
 /* Counters are published a little later than what they count. */
 static struct write_back_counters counters_with_put(struct fixture *fixture, uint64_t pages_put)
 {
-    uint64_t end = rpc_now_us() + LONG_MS * 1000ull;
+    uint64_t end = ticks_us() + LONG_MS * 1000ull;
     struct write_back_counters counters;
     do {
         counters = write_back_counters(fixture->write_back);
-    } while (counters.pages_put < pages_put && rpc_now_us() < end);
+    } while (counters.pages_put < pages_put && ticks_us() < end);
     assert_int_equal(counters.pages_put, pages_put);
     return counters;
 }
@@ -483,9 +484,9 @@ static void test_full_for_good(void **state)
     struct batch *batch = batch_new();
     add(batch, 20, 6);
     give(fixture, batch);
-    uint64_t begun = rpc_now_us();
+    uint64_t begun = ticks_us();
     struct batch *done = NULL;
-    while (!done && rpc_now_us() - begun < LONG_MS * 1000ull) {
+    while (!done && ticks_us() - begun < LONG_MS * 1000ull) {
         uint32_t shard = receive(fixture, 10);
         if (shard != SHARDS)
             reply(fixture, shard, WIRE_RESOURCE_EXHAUSTED, "no slot is free");
@@ -495,7 +496,7 @@ static void test_full_for_good(void **state)
     assert_int_equal(batch->status, WIRE_RESOURCE_EXHAUSTED);
     assert_non_null(strstr(batch->detail, "no slot is free"));
     assert_non_null(strstr(batch->detail, "ipc://"));
-    assert_in_range(rpc_now_us() - begun, 600 * 1000, 3000 * 1000);
+    assert_in_range(ticks_us() - begun, 600 * 1000, 3000 * 1000);
     batch_destroy(batch);
 }
 
