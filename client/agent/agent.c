@@ -788,6 +788,32 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
     report(AGENT_IMAGE);
 }
 
+/* ---- what the kernel does not tell of ---- */
+
+enum { ADVICE_GUARD_INSTALL = 102 };
+
+extern int *__errno_location(void) __attribute__((weak, visibility("default")));
+
+__attribute__((visibility("default"))) int madvise(void *at, unsigned long len_bytes, int advice);
+
+/* In place of libc's, for one advice. MADV_GUARD_INSTALL empties pages without an event: what is
+ * elsewhere would come back after MADV_GUARD_REMOVE; and UFFDIO_COPY takes a guard for an empty
+ * place, so that read-ahead would fill it. MADV_DONTNEED tells of the range, and leaves guards
+ * where they are: only what was on its way in until then needs to be a guard once more. */
+int madvise(void *at, unsigned long len_bytes, int advice)
+{
+    long err = sys3(__NR_madvise, (long)at, (long)len_bytes, advice);
+    if (err == 0 && advice == ADVICE_GUARD_INSTALL) {
+        sys3(__NR_madvise, (long)at, (long)len_bytes, MADV_DONTNEED);
+        err = sys3(__NR_madvise, (long)at, (long)len_bytes, advice);
+    }
+    if (err >= 0)
+        return 0;
+    if (__errno_location)
+        *__errno_location() = (int)-err;
+    return -1;
+}
+
 /* ---- where nothing is preloaded ---- */
 
 enum { CALL_STACK_BYTES = 16 * 1024 };
