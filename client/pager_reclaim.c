@@ -14,6 +14,7 @@ enum {
     BARREN_MOST = 8, /* batches in a row of which nothing could be moved */
     BARREN_PAUSE_US = 20000,
     MOVE_RETRY_US = 50, /* mappings were changing: about a wake-up */
+    AWAKE_US = 1000,    /* who was given work so lately is not asked whether it is stopped */
     QUEUE_SLACK = 65536,
 };
 
@@ -193,6 +194,16 @@ static uint32_t only_known(struct space *space, uint64_t *pages, uint32_t npages
     return kept;
 }
 
+/* While it has work that it cannot do neither events nor faults are read. That must not happen when
+ * another thread may touch memory: one that has stopped all the others with ptrace(2) and looks at
+ * what they have, as LeakSanitizer does. */
+static bool agent_is_stopped(struct space *space, uint64_t now_us)
+{
+    if (!space->agent_stopped && now_us > space->work_us + AWAKE_US)
+        space->agent_stopped = proc_map_thread_stopped(space->proc, space->agent_tid);
+    return space->agent_stopped;
+}
+
 bool reclaim_step(struct space *space, uint64_t now_us)
 {
     struct pager *pager = space->pager;
@@ -203,10 +214,13 @@ bool reclaim_step(struct space *space, uint64_t now_us)
         fork_is_prepared(space) || !space->serving || space->region_state != REGION_READY ||
         events_are_pending(space))
         return false;
-    if (space->nbusy > 0 && !space->populated)
-        return populate_busy(space);
-    if (!pager->reclaiming)
+    bool is_shared = space->nbusy > 0 && !space->populated;
+    if (!is_shared && !pager->reclaiming)
         return false;
+    if (agent_is_stopped(space, now_us))
+        return false;
+    if (is_shared)
+        return populate_busy(space);
     if (now_us < space->barren_until_us || now_us < space->retry_move_us)
         return false;
     struct batch *batch = free_batch(space);
@@ -251,9 +265,11 @@ static bool is_hopeless(const struct space *space, uint64_t now_us)
 {
     if (!space->pressed || space->agent < 0 || fork_is_prepared(space))
         return true;
-    /* Stopped before it could begin, too: who would let it go on may be held by the brake. */
+    /* Before it could begin, too: who would let it go on may be held by the brake. */
+    if (space->agent_stopped)
+        return true;
     if (!space->serving || space->work != AGENT_IDLE)
-        return space->agent_stopped;
+        return false;
     if (space->region_state != REGION_READY || events_are_pending(space))
         return false;
     if (space->nbusy > 0 && !space->populated)

@@ -448,7 +448,7 @@ static char state_of_thread(const struct proc_map *map, pid_t tid)
 bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid)
 {
     char state = state_of_thread(map, tid);
-    return state == 'T';
+    return state == 'T' || state == 't';
 }
 
 /* Neither running nor waiting for something that will surely come (a lock, say: 'D'). */

@@ -88,7 +88,7 @@ int proc_map_thread_call(const struct proc_map *map, pid_t tid, struct proc_call
 /* Processor time of one of the program's threads, in microseconds; 0 when it cannot be known. */
 uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid);
 
-/* Whether one of the program's threads has been stopped by a signal. */
+/* Whether one of the program's threads has been stopped, by a signal or by who traces it. */
 bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid);
 
 /* Whether one of the program's threads touches nothing now: it sleeps in a system call, where a

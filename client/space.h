@@ -122,7 +122,7 @@ struct space {
 
     enum agent_work work;
     uint64_t work_us;   /* when it was given that */
-    bool agent_stopped; /* it is not getting on with it: SIGSTOP stops the agent's thread too */
+    bool agent_stopped; /* by SIGSTOP, or by who traces it: it can do nothing */
     struct batch *moving;
     uint64_t busy[AGENT_BATCH_PAGES]; /* pages found shared: to be populated, then moved */
     uint32_t nbusy;

@@ -101,6 +101,16 @@ class Preloads(Beside):
         self.same_objects("env", f"LD_PRELOAD={library}")
         self.same_objects("dash", "-c", f'LD_PRELOAD={library} "$@"; exit $?', "dash")
 
+    @unittest.skipUnless(os.path.exists(tool("leaks")), "no AddressSanitizer to build with")
+    def test_address_sanitizer(self):
+        """Its part wants to be the first that is loaded. At the program's end it stops all threads and looks at
+        their memory from a process that shares it."""
+        words = [tool("leaks"), str(MIB)]
+        natively = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        out = self.managed(*words, status=natively.returncode, err=natively.stderr)
+        self.assertEqual(out, natively.stdout)
+        self.assert_paged("leaks")
+
     def test_jemalloc(self):
         self.preload("jemalloc")
 
@@ -141,7 +151,7 @@ class Users(Beside):
         # What is not for the agents is closed to others.
         for name in os.listdir(os.path.dirname(path)):
             mode = os.stat(os.path.join(os.path.dirname(path), name)).st_mode & 0o077
-            self.assertEqual(mode != 0, name in ("socket", "agent.so"), name)
+            self.assertEqual(mode != 0, name == "socket" or name.startswith("agent.so"), name)
         client.terminate()
         client.wait(LONG_S)
         self.assertEqual(client.stderr.read(), b"")
