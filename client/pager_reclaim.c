@@ -5,6 +5,7 @@
 #include "../ini/log.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -412,6 +413,20 @@ static void on_copied(struct space *space, const struct agent_result *result)
     reclaim_give(space->pager);
 }
 
+static void on_refused(const struct space *space, const struct agent_result *result)
+{
+    bool is_program = space->pid == space->pager->program;
+    log_write(is_program ? LOG_LEVEL_FATAL : LOG_LEVEL_ERROR, "Pager",
+              "%d (%s) is ended: a system call of EDM's thread in it is refused (%s), by a seccomp "
+              "filter that it has set on all of its threads",
+              (int)space->pid, space->figures ? space->figures->name : "?",
+              strerror((int)result->batch));
+    if (is_program)
+        pager_fail(space->pager);
+    else
+        kill(space->pid, SIGKILL);
+}
+
 void reclaim_on_agent(struct space *space, const struct agent_result *result)
 {
     if (result->op == AGENT_SERVING && !space->serving) {
@@ -425,6 +440,8 @@ void reclaim_on_agent(struct space *space, const struct agent_result *result)
     } else if (result->op == AGENT_POPULATED && space->work == AGENT_POPULATING) {
         space->work = AGENT_IDLE;
         space->populated = true;
+    } else if (result->op == AGENT_REFUSED) {
+        on_refused(space, result);
     } else {
         log_fatal("Pager", "the agent said %u while doing %d", result->op, (int)space->work);
         pager_fail(space->pager);

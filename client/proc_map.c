@@ -427,6 +427,53 @@ static size_t read_of_thread(const struct proc_map *map, pid_t tid, const char *
     return got > 0 ? (size_t)got : 0;
 }
 
+/* What a thread calls itself: the last of its numbers, which it has in its own pid namespace. *IN:
+ * in how many it has one, from ours on. */
+static pid_t own_number(const struct proc_map *map, pid_t tid, int *in)
+{
+    char path[64];
+    snprintf(path, sizeof path, "task/%d/status", (int)tid);
+    int fd = openat(map->dir, path, O_RDONLY | O_CLOEXEC);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+    char *line = NULL; /* that of its groups may be long */
+    size_t cap = 0;
+    pid_t number = 0;
+    *in = 0;
+    while (*in == 0 && file && getline(&line, &cap, file) > 0) {
+        char *rest = NULL;
+        char *word = strncmp(line, "NSpid:", 6) == 0 ? strtok_r(line + 6, " \t\n", &rest) : NULL;
+        for (; word; word = strtok_r(NULL, " \t\n", &rest)) {
+            number = (pid_t)strtol(word, NULL, 10);
+            (*in)++;
+        }
+    }
+    free(line);
+    if (file)
+        fclose(file);
+    else
+        shut(fd);
+    return number;
+}
+
+pid_t proc_map_thread_called(const struct proc_map *map, pid_t number)
+{
+    int in;
+    (void)own_number(map, map->pid, &in);
+    int fd = in > 1 ? openat(map->dir, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    pid_t found = number;
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (tid > 0 && own_number(map, tid, &in) == number)
+            found = tid;
+    }
+    if (dir)
+        closedir(dir);
+    else
+        shut(fd);
+    return found;
+}
+
 uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid)
 {
     char text[128];

@@ -85,6 +85,10 @@ struct proc_call {
 int proc_map_thread_call(const struct proc_map *map, pid_t tid, struct proc_call *out)
     __attribute__((warn_unused_result));
 
+/* The thread that calls itself NUMBER: in a pid namespace of its own that is another one than here.
+ * NUMBER where there is none. */
+pid_t proc_map_thread_called(const struct proc_map *map, pid_t number);
+
 /* Processor time of one of the program's threads, in microseconds; 0 when it cannot be known. */
 uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid);
 

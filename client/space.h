@@ -94,7 +94,8 @@ struct space {
     bool released;      /* and the store has been told to forget its pages */
     bool lost;          /* it died while pages were between its memory and the pool */
     int agent, uffd, hold_uffd, pidfd;
-    int32_t agent_tid;
+    int32_t agent_tid;             /* here */
+    int32_t agent_own_tid;         /* in its own pid namespace: so its faults name it */
     struct image_figures *figures; /* in the pager's counters; NULL: none */
     bool serving; /* the agent's thread has begun; it needs the program's for that */
     uint64_t agent_cpu_us;
