@@ -170,8 +170,8 @@ static int start_program(struct run *run)
     int go[2];
     if (pipe2(go, O_CLOEXEC))
         return -errno;
-    pid_t pid = program_start(run->path, run->config->argv, run->dir.agent, run->dir.socket, go[0],
-                              &run->error_fd);
+    pid_t pid = program_start(run->path, run->config->argv, run->dir.preload, run->dir.socket,
+                              go[0], &run->error_fd);
     close(go[0]);
     if (pid > 0) {
         run->program = pid;

@@ -219,7 +219,7 @@ static bool grows(const struct space *space, const struct proc_call *call, uint6
  * could be in another mremap() by this time. True: nothing more to do for it. */
 static bool leave_to_mremap(struct space *space, struct fault fault)
 {
-    if (!space->proc || fault.tid == space->agent_tid || uffd_is_quiet(space->uffd))
+    if (!space->proc || fault.tid == space->agent_own_tid || uffd_is_quiet(space->uffd))
         return false;
     uint64_t start = fault.page * PAGE_BYTES;
     struct proc_call call;

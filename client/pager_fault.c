@@ -706,7 +706,7 @@ void fault_handle(struct space *space, struct fault fault)
     /* The agent may fault too, while it populates pages, and a child's thread before its agent can
      * begin: if they had to wait for room, nobody could make any. Who is left alone has no part in
      * the budget. */
-    bool makes_room = fault.tid == space->agent_tid || fault.page == space->mark ||
+    bool makes_room = fault.tid == space->agent_own_tid || fault.page == space->mark ||
                       (space->agent >= 0 && !space->serving) || space_is_left_alone(space);
     if (needs_room && room == 0 && !makes_room &&
         !reclaim_is_hopeless(space->pager, fault.at_us ? ticks_us() : 0)) {

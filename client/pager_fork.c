@@ -339,7 +339,7 @@ static void bring_in(struct space *space, uint64_t now_us)
         enum page_state state = page_table_state(space->table, page);
         space->bring_at = page + 1;
         if (state == PAGE_STAGED || state == PAGE_REMOTE || state == PAGE_READY)
-            fault_handle(space, (struct fault){page, now_us, space->agent_tid, false});
+            fault_handle(space, (struct fault){page, now_us, space->agent_own_tid, false});
     }
 }
 

@@ -93,18 +93,29 @@ static int take_hold(struct space *space, const struct agent_ready *ready)
     }
     memcpy(space->own, ready->own, sizeof space->own);
     space->mark = ready->mark / PAGE_BYTES;
-    space->agent_tid = ready->tid;
+    space->agent_own_tid = ready->tid;
+    space->agent_tid = proc_map_thread_called(space->proc, ready->tid);
     guard_keep(space->pager->config.guard_fd, space->uffd);
     return 0;
 }
 
-static void explain_refusal(const struct agent_ready *ready)
+/* The kernel refuses it something, by a seccomp filter, say, that a child has. */
+static int refuse(const struct pager *pager, const struct greeting *greeting)
 {
+    const struct agent_ready *ready = &greeting->ready;
     const char *why = strerror(ready->error);
     if (ready->error == EPERM || ready->error == EACCES)
         why = "no permission: give this user access to /dev/userfaultfd, or set "
               "vm.unprivileged_userfaultfd=1";
-    log_fatal("Pager", "the agent in the program failed at %.31s: %s", ready->step, why);
+    if (greeting->pid == pager->program) {
+        log_fatal("Pager", "the agent in the program failed at %.31s: %s", ready->step, why);
+        return -ECANCELED;
+    }
+    log_warn(
+        "Pager",
+        "the agent in %d failed at %.31s: %s: that process runs natively, outside of the budget",
+        (int)greeting->pid, ready->step, strerror(ready->error));
+    return say_go_on_alone(greeting);
 }
 
 static void tell_of_limits(const struct space *space)
@@ -247,7 +258,8 @@ static int adopt_orphan(struct pager *pager, struct greeting *greeting, struct s
     orphan->hold_uffd = greeting->fds[1];
     greeting->fds[1] = -1;
     memcpy(orphan->own, ready->own, sizeof orphan->own);
-    orphan->agent_tid = ready->tid;
+    orphan->agent_own_tid = ready->tid;
+    orphan->agent_tid = proc_map_thread_called(orphan->proc, ready->tid);
     if (!orphan->wiped)
         fork_find_wiped(orphan, orphan->pid);
     events_verify(orphan);
@@ -306,10 +318,8 @@ static int on_ready(struct pager *pager, struct greeting *greeting, uint64_t now
     }
     if (has_another(pager, greeting))
         return say_go_on_alone(greeting);
-    if (greeting->ready.error) {
-        explain_refusal(&greeting->ready);
-        return -ECANCELED;
-    }
+    if (greeting->ready.error)
+        return refuse(pager, greeting);
     return greeting->kind == AGENT_CHILD ? admit_child(pager, greeting)
                                          : admit_image(pager, greeting);
 }

@@ -565,7 +565,8 @@ static void look_at_agent(struct space *space, uint64_t now_us)
 {
     bool is_awaited = space->work != AGENT_IDLE || !space->serving;
     bool slow = is_awaited && now_us > space->work_us + SLOW_AGENT_US;
-    space->agent_stopped = slow && proc_map_thread_stopped(space->proc, space->agent_tid);
+    space->agent_stopped =
+        (slow || space->agent_stopped) && proc_map_thread_stopped(space->proc, space->agent_tid);
 }
 
 static uint64_t longer_wait(uint64_t us)

@@ -5,6 +5,7 @@
 #include "../ini/log.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,6 +15,7 @@ enum {
     BARREN_MOST = 8, /* batches in a row of which nothing could be moved */
     BARREN_PAUSE_US = 20000,
     MOVE_RETRY_US = 50, /* mappings were changing: about a wake-up */
+    AWAKE_US = 1000,    /* who was given work so lately is not asked whether it is stopped */
     QUEUE_SLACK = 65536,
 };
 
@@ -238,6 +240,16 @@ static uint32_t only_known(struct space *space, uint64_t *pages, uint32_t npages
     return kept;
 }
 
+/* While it has work that it cannot do neither events nor faults are read. That must not happen when
+ * another thread may touch memory: one that has stopped all the others with ptrace(2) and looks at
+ * what they have, as LeakSanitizer does. */
+static bool agent_is_stopped(struct space *space, uint64_t now_us)
+{
+    if (!space->agent_stopped && now_us > space->work_us + AWAKE_US)
+        space->agent_stopped = proc_map_thread_stopped(space->proc, space->agent_tid);
+    return space->agent_stopped;
+}
+
 bool reclaim_step(struct space *space, uint64_t now_us)
 {
     struct pager *pager = space->pager;
@@ -249,13 +261,13 @@ bool reclaim_step(struct space *space, uint64_t now_us)
         events_are_pending(space))
         return false;
     if (space->nbusy > 0 && !space->populated)
-        return populate_busy(space);
+        return !agent_is_stopped(space, now_us) && populate_busy(space);
     if (!pager->reclaiming)
         return false;
     if (now_us < space->barren_until_us || now_us < space->retry_move_us)
         return false;
     struct batch *batch = free_batch(space);
-    if (!batch)
+    if (!batch || agent_is_stopped(space, now_us))
         return false;
     look_at_threads(space, now_us);
     uint64_t pages[BATCH_PAGES];
@@ -296,9 +308,11 @@ static bool is_hopeless(const struct space *space, uint64_t now_us)
 {
     if (!space->pressed || space->agent < 0 || fork_is_prepared(space))
         return true;
-    /* Stopped before it could begin, too: who would let it go on may be held by the brake. */
+    /* Before it could begin, too: who would let it go on may be held by the brake. */
+    if (space->agent_stopped)
+        return true;
     if (!space->serving || space->work != AGENT_IDLE)
-        return space->agent_stopped;
+        return false;
     if (space->region_state != REGION_READY || events_are_pending(space))
         return false;
     if (space->nbusy > 0 && !space->populated)
@@ -440,6 +454,20 @@ static void on_copied(struct space *space, const struct agent_result *result)
     reclaim_give(space->pager);
 }
 
+static void on_refused(const struct space *space, const struct agent_result *result)
+{
+    bool is_program = space->pid == space->pager->program;
+    log_write(is_program ? LOG_LEVEL_FATAL : LOG_LEVEL_ERROR, "Pager",
+              "%d (%s) is ended: a system call of EDM's thread in it is refused (%s), by a seccomp "
+              "filter that it has set on all of its threads",
+              (int)space->pid, space->figures ? space->figures->name : "?",
+              strerror((int)result->batch));
+    if (is_program)
+        pager_fail(space->pager);
+    else
+        kill(space->pid, SIGKILL);
+}
+
 void reclaim_on_agent(struct space *space, const struct agent_result *result)
 {
     if (result->op == AGENT_SERVING && !space->serving) {
@@ -454,6 +482,8 @@ void reclaim_on_agent(struct space *space, const struct agent_result *result)
     } else if (result->op == AGENT_POPULATED && space->work == AGENT_POPULATING) {
         space->work = AGENT_IDLE;
         space->populated = true;
+    } else if (result->op == AGENT_REFUSED) {
+        on_refused(space, result);
     } else {
         log_fatal("Pager", "the agent said %u while doing %d", result->op, (int)space->work);
         pager_fail(space->pager);

@@ -22,7 +22,9 @@ enum {
     BLOCK_BELOW_BYTES = 4096,
     BLOCK_ABOVE_BYTES = 4096,
     STACK_GAP_BYTES = 1 << 20, /* nothing is mapped so near below the stack, which may grow */
-    NAME_BYTES = 128,          /* [anon:...] has at most 87 */
+    STACK_LEAST_BYTES = 2 << 20,
+    NAME_BYTES = 128, /* [anon:...] has at most 87 */
+    STAT_BYTES = 1024,
 };
 
 struct thread {
@@ -40,7 +42,37 @@ struct proc_map {
     struct thread *threads;
     size_t nthreads, threads_cap;
     uint64_t pinned_page; /* 0: none */
+    /* The program's arguments and environment, which others read (ps): for them the kernel does
+     * not wait. 0, 0: not known. */
+    uint64_t first_word_page, last_word_page;
 };
+
+/* Where the kernel has put them. It does not say where we may not trace. */
+static void find_words(struct proc_map *map)
+{
+    enum { FIELD_STATE = 3, FIELD_STACK = 28, FIELD_ENVIRONMENT_END = 51 };
+    char text[STAT_BYTES];
+    int fd = openat(map->dir, "stat", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[got > 0 ? got : 0] = 0;
+    char *at = strrchr(text, ')');
+    uint64_t first = 0, last = 0;
+    char *rest = NULL;
+    char *word = at ? strtok_r(at + 1, " ", &rest) : NULL;
+    for (int field = FIELD_STATE; word && field <= FIELD_ENVIRONMENT_END; field++) {
+        if (field == FIELD_STACK)
+            first = strtoull(word, NULL, 10);
+        if (field == FIELD_ENVIRONMENT_END)
+            last = strtoull(word, NULL, 10);
+        word = strtok_r(NULL, " ", &rest);
+    }
+    if (first > 0 && first <= last) {
+        map->first_word_page = first / PAGE;
+        map->last_word_page = last / PAGE;
+    }
+}
 
 uint64_t proc_map_count_threads(const struct proc_map *map)
 {
@@ -70,6 +102,7 @@ int proc_map_open(struct proc_map **out, pid_t pid)
         proc_map_close(&map);
         return err;
     }
+    find_words(map);
     *out = map;
     return 0;
 }
@@ -144,11 +177,13 @@ static const char *parse_hex(const char *at, uint64_t *out)
     return at == begin ? NULL : at;
 }
 
-/* By its name: none, or one that the heap or the program itself has given it. */
-static bool is_ordinary(const char *name)
+/* By its name: none, or one that the heap or the program itself has given it; or the first thread's
+ * stack, when it has grown large. */
+static bool is_ordinary(const char *name, const struct proc_range *range)
 {
     return *name == '\0' || *name == '\n' || strncmp(name, "[heap]", 6) == 0 ||
-           strncmp(name, "[anon:", 6) == 0;
+           strncmp(name, "[anon:", 6) == 0 ||
+           (strncmp(name, "[stack]", 7) == 0 && range->end - range->start >= STACK_LEAST_BYTES);
 }
 
 bool proc_map_parse(const char *line, struct proc_range *out)
@@ -168,7 +203,7 @@ bool proc_map_parse(const char *line, struct proc_range *out)
     at += 8;
     while (*at == ' ')
         at++;
-    return is_ordinary(at);
+    return is_ordinary(at, out);
 }
 
 /* But for the name. */
@@ -191,10 +226,8 @@ int proc_map_at(const struct proc_map *map, uint64_t address, struct proc_range 
     if (ioctl(map->maps, KPROCMAP_QUERY, &query))
         /* A file's name is longer than that. */
         return errno == ENAMETOOLONG ? -ENOENT : -errno;
-    if (!has_right_kind(&query) || !is_ordinary(name))
-        return -ENOENT;
     *out = (struct proc_range){query.vma_start, query.vma_end};
-    return 0;
+    return has_right_kind(&query) && is_ordinary(name, out) ? 0 : -ENOENT;
 }
 
 int proc_map_room_after(const struct proc_map *map, uint64_t address, uint64_t *out)
@@ -382,7 +415,7 @@ void proc_map_pin(struct proc_map *map, uint64_t address)
 
 bool proc_map_pinned(const struct proc_map *map, uint64_t page)
 {
-    if (page == map->pinned_page)
+    if (page == map->pinned_page || (page >= map->first_word_page && page <= map->last_word_page))
         return true;
     for (size_t i = 0; i < map->nthreads; i++)
         if (page >= map->threads[i].first_page && page <= map->threads[i].last_page)
@@ -401,6 +434,53 @@ static size_t read_of_thread(const struct proc_map *map, pid_t tid, const char *
     shut(fd);
     text[got > 0 ? got : 0] = 0;
     return got > 0 ? (size_t)got : 0;
+}
+
+/* What a thread calls itself: the last of its numbers, which it has in its own pid namespace. *IN:
+ * in how many it has one, from ours on. */
+static pid_t own_number(const struct proc_map *map, pid_t tid, int *in)
+{
+    char path[64];
+    snprintf(path, sizeof path, "task/%d/status", (int)tid);
+    int fd = openat(map->dir, path, O_RDONLY | O_CLOEXEC);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+    char *line = NULL; /* that of its groups may be long */
+    size_t cap = 0;
+    pid_t number = 0;
+    *in = 0;
+    while (*in == 0 && file && getline(&line, &cap, file) > 0) {
+        char *rest = NULL;
+        char *word = strncmp(line, "NSpid:", 6) == 0 ? strtok_r(line + 6, " \t\n", &rest) : NULL;
+        for (; word; word = strtok_r(NULL, " \t\n", &rest)) {
+            number = (pid_t)strtol(word, NULL, 10);
+            (*in)++;
+        }
+    }
+    free(line);
+    if (file)
+        fclose(file);
+    else
+        shut(fd);
+    return number;
+}
+
+pid_t proc_map_thread_called(const struct proc_map *map, pid_t number)
+{
+    int in;
+    (void)own_number(map, map->pid, &in);
+    int fd = in > 1 ? openat(map->dir, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    pid_t found = number;
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (tid > 0 && own_number(map, tid, &in) == number)
+            found = tid;
+    }
+    if (dir)
+        closedir(dir);
+    else
+        shut(fd);
+    return found;
 }
 
 uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid)
@@ -423,7 +503,8 @@ static char state_of_thread(const struct proc_map *map, pid_t tid)
 
 bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid)
 {
-    return state_of_thread(map, tid) == 'T';
+    char state = state_of_thread(map, tid);
+    return state == 'T' || state == 't';
 }
 
 /* Neither running nor waiting for something that will surely come (a lock, say: 'D'). */

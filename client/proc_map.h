@@ -33,7 +33,9 @@ struct proc_size {
 int proc_map_size(struct proc_map *map, struct proc_size *out) __attribute__((warn_unused_result));
 
 /* A mapping that can be managed: private, anonymous, readable and writable or not accessible (yet),
- * not executable, and none of the kernel's own ([stack], [vdso]). Addresses in bytes. */
+ * not executable, and none of the kernel's own ([vdso]). The first thread's stack is one only when
+ * it is 2 MiB or more: debuggers look at it, and programs that need none of it are left as they
+ * are. Addresses in bytes. */
 struct proc_range {
     uint64_t start, end;
 };
@@ -86,10 +88,14 @@ struct proc_call {
 int proc_map_thread_call(const struct proc_map *map, pid_t tid, struct proc_call *out)
     __attribute__((warn_unused_result));
 
+/* The thread that calls itself NUMBER: in a pid namespace of its own that is another one than here.
+ * NUMBER where there is none. */
+pid_t proc_map_thread_called(const struct proc_map *map, pid_t number);
+
 /* Processor time of one of the program's threads, in microseconds; 0 when it cannot be known. */
 uint64_t proc_map_thread_cpu_us(const struct proc_map *map, pid_t tid);
 
-/* Whether one of the program's threads has been stopped by a signal. */
+/* Whether one of the program's threads has been stopped, by a signal or by who traces it. */
 bool proc_map_thread_stopped(const struct proc_map *map, pid_t tid);
 
 /* Whether one of the program's threads touches nothing now: it sleeps in a system call, where a
@@ -106,7 +112,8 @@ uint64_t proc_map_passed(struct proc_map *map, uint64_t now, pid_t spared);
 /* The page of ADDRESS (0: of none) must stay, too. */
 void proc_map_pin(struct proc_map *map, uint64_t address);
 
-/* Whether PAGE (a page number) must stay, by the last look at the threads or proc_map_pin(). */
+/* Whether PAGE (a page number) must stay, by the last look at the threads or proc_map_pin(), or
+ * because the arguments or the environment that the program was started with lie in it. */
 bool proc_map_pinned(const struct proc_map *map, uint64_t page);
 
 #endif

@@ -69,6 +69,11 @@ static int try_base(struct run_dir *dir, const char *base)
     return err;
 }
 
+/* gcc's AddressSanitizer insists on being the first object that is loaded, which it tells by the
+ * name in LD_PRELOAD; and clang's on there being no other one, which it tells by the files that are
+ * mapped. This is a link to a file that is called otherwise. */
+#define PRELOAD_END "-before-libasan.so"
+
 int run_dir_make(struct run_dir *dir, char *why, size_t why_cap)
 {
     *dir = (struct run_dir){.listen_fd = -1};
@@ -89,6 +94,7 @@ int run_dir_make(struct run_dir *dir, char *why, size_t why_cap)
         return err;
     }
     snprintf(dir->agent, sizeof dir->agent, "%s/agent.so", dir->path);
+    snprintf(dir->preload, sizeof dir->preload, "%s" PRELOAD_END, dir->agent);
     snprintf(dir->socket, sizeof dir->socket, "%s/socket", dir->path);
     snprintf(dir->store, sizeof dir->store, "%s/dms", dir->path);
     return 0;
@@ -148,6 +154,8 @@ static int open_to_others(const struct run_dir *dir)
 int run_dir_fill(struct run_dir *dir, char *why, size_t why_cap)
 {
     int err = write_agent(dir->agent);
+    if (!err && symlink(strrchr(dir->agent, '/') + 1, dir->preload))
+        err = -errno;
     if (!err) {
         dir->listen_fd = listen_at(dir->socket);
         err = dir->listen_fd < 0 ? dir->listen_fd : open_to_others(dir);

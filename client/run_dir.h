@@ -12,9 +12,10 @@
 
 struct run_dir {
     char path[80];
-    char agent[100];  /* the preloaded object */
-    char socket[100]; /* where agents connect */
-    char store[100];  /* a directory for the private DMS */
+    char agent[100];   /* the preloaded object */
+    char preload[120]; /* what LD_PRELOAD is to say: AGENT and more, a link to it */
+    char socket[100];  /* where agents connect */
+    char store[100];   /* a directory for the private DMS */
     int listen_fd;
 };
 

@@ -96,7 +96,8 @@ struct space {
     bool released;      /* and the store has been told to forget its pages */
     bool lost;          /* it died while pages were between its memory and the pool */
     int agent, uffd, hold_uffd, pidfd;
-    int32_t agent_tid;
+    int32_t agent_tid;             /* here */
+    int32_t agent_own_tid;         /* in its own pid namespace: so its faults name it */
     struct image_figures *figures; /* in the pager's counters; NULL: none */
     bool serving;        /* the agent's thread needs none of the program's any more to begin */
     uint64_t serving_us; /* since then */
@@ -125,7 +126,7 @@ struct space {
 
     enum agent_work work;
     uint64_t work_us;   /* when it was given that */
-    bool agent_stopped; /* it is not getting on with it: SIGSTOP stops the agent's thread too */
+    bool agent_stopped; /* by SIGSTOP, or by who traces it: it can do nothing */
     struct batch *moving;
     uint64_t busy[AGENT_BATCH_PAGES]; /* pages found shared: to be populated, then moved */
     uint32_t nbusy;

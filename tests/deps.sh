@@ -14,14 +14,14 @@ for purpose in "$@"; do
             clang libclang-rt-dev libzmq3-dev libcmocka-dev
             python3 python3-zmq python3-msgpack python3-xxhash
             golang-go musl-tools redis-server redis-tools sqlite3 mandoc iproute2
-            nodejs perl gawk python3-numpy libjemalloc2 gdb strace
+            nodejs perl gawk python3-numpy ruby php-cli luajit erlang-base libjemalloc2 gdb strace
         )
         choices+=(
             "libmimalloc2.0 libmimalloc3"
             "libpython3.11-testsuite libpython3.13-testsuite"
         )
         ;;
-    suites) packages+=(default-jdk-headless postgresql) ;;
+    suites) packages+=(default-jdk-headless postgresql guile-3.0) ;;
     bench)
         packages+=(
             g++ mount iproute2 gnuplot-nox libzmq3-dev redis-server redis-tools

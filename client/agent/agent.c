@@ -297,12 +297,29 @@ static int move_to_hold(struct agent *agent, uint32_t first, uint32_t npages)
     return left;
 }
 
+/* A system call that cannot fail has failed, other than by the pager's death: the program has set a
+ * seccomp filter on all of its threads. Most of those allow a write(). The pager is the one to end
+ * the program, so that it can say why first. */
+static void end_refused(struct agent *agent, long err)
+{
+    const struct {
+        long s, ns;
+    } long_enough = {5, 0};
+    int word = 0;
+    agent->result.op = AGENT_REFUSED;
+    agent->result.batch = (uint32_t)-err;
+    if (sys3(__NR_write, agent->sock, (long)&agent->result, sizeof agent->result) > 0)
+        sys6(__NR_futex, (long)&word, FUTEX_WAIT, 0, (long)&long_enough, 0, 0);
+    end_program();
+}
+
 static void reply(struct agent *agent, uint32_t op)
 {
     agent->result.op = op;
     agent->result.batch = agent->command.batch;
-    if (send_fds(agent->sock, &agent->result, sizeof agent->result, NULL, 0) != 0)
-        end_program();
+    int err = send_fds(agent->sock, &agent->result, sizeof agent->result, NULL, 0);
+    if (err)
+        end_refused(agent, err);
 }
 
 /* mlockall() locks and fills our areas with all the others: then nothing can be moved into the
@@ -416,6 +433,8 @@ static void serve(void *arg)
     for (;;) {
         int fds[2];
         long got = receive_message(agent->sock, &agent->command, sizeof agent->command, fds);
+        if (got < 0)
+            end_refused(agent, got);
         if (got < (long)offsetof(struct agent_command, runs))
             end_program();
         if (agent->command.op == AGENT_EVICT)
@@ -791,6 +810,32 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
     is_loaded = 1;
     find_tid_address();
     report(AGENT_IMAGE);
+}
+
+/* ---- what the kernel does not tell of ---- */
+
+enum { ADVICE_GUARD_INSTALL = 102 };
+
+extern int *__errno_location(void) __attribute__((weak, visibility("default")));
+
+__attribute__((visibility("default"))) int madvise(void *at, unsigned long len_bytes, int advice);
+
+/* In place of libc's, for one advice. MADV_GUARD_INSTALL empties pages without an event: what is
+ * elsewhere would come back after MADV_GUARD_REMOVE; and UFFDIO_COPY takes a guard for an empty
+ * place, so that read-ahead would fill it. MADV_DONTNEED tells of the range, and leaves guards
+ * where they are: only what was on its way in until then needs to be a guard once more. */
+int madvise(void *at, unsigned long len_bytes, int advice)
+{
+    long err = sys3(__NR_madvise, (long)at, (long)len_bytes, advice);
+    if (err == 0 && advice == ADVICE_GUARD_INSTALL) {
+        sys3(__NR_madvise, (long)at, (long)len_bytes, MADV_DONTNEED);
+        err = sys3(__NR_madvise, (long)at, (long)len_bytes, advice);
+    }
+    if (err >= 0)
+        return 0;
+    if (__errno_location)
+        *__errno_location() = (int)-err;
+    return -1;
 }
 
 /* ---- where nothing is preloaded ---- */

@@ -57,6 +57,8 @@ enum agent_op {
     AGENT_SERVING = 6, /* said once, unasked: commands are carried out, whoever is stopped now */
     AGENT_ADOPT = 7,   /* use the userfaultfd that comes with this; not answered */
     AGENT_EMPTIED = 8, /* after COPIED, where that has said so */
+    AGENT_REFUSED =
+        9, /* said unasked: the kernel refuses its calls, the pager has to end the program */
 };
 
 enum agent_kind {
@@ -127,7 +129,7 @@ struct agent_command {
  * the pool. */
 struct agent_result {
     uint32_t op;
-    uint32_t batch;
+    uint32_t batch; /* REFUSED: the errno */
     /* COPIED: something lies in the gate. The agent empties it now, which raises an event that has
      * to be read, and says EMPTIED then. */
     uint32_t empties;

@@ -49,6 +49,12 @@ static void test_lines(void **state)
          0xfffffffffff000},
 
         {"7ffd2b8c5000-7ffd2b8e6000 rw-p 00000000 00:00 0                          [stack]", 0, 0},
+        {"7ffd2b6e7000-7ffd2b8e6000 rw-p 00000000 00:00 0                          [stack]\n", 0,
+         0},
+        {"7ffd2b6e6000-7ffd2b8e6000 rw-p 00000000 00:00 0                          [stack]\n",
+         0x7ffd2b6e6000, 0x7ffd2b8e6000},
+        {"7ffd2b6e6000-7ffd2b8e6000 rwxp 00000000 00:00 0                          [stack]\n", 0,
+         0},
         {"7f1ba9000000-7f1ba9800000 rw-p 00000000 00:00 0                          [stack:12]", 0,
          0},
         {"7ffd2b9f4000-7ffd2b9f8000 r--p 00000000 00:00 0                          [vvar]", 0, 0},

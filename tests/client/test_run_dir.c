@@ -69,6 +69,7 @@ static void make(const char *tmpdir, const char *base)
     assert_int_equal(strncmp(dir.agent, dir.path, len), 0);
     assert_int_equal(strncmp(dir.socket, dir.path, len), 0);
     assert_string_not_equal(dir.agent, dir.socket);
+    assert_int_equal(strncmp(dir.preload, dir.agent, strlen(dir.agent)), 0);
 }
 
 static void test_good_base(void **state)

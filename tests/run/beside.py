@@ -24,6 +24,23 @@ OBJECTS_MIB = "30"
 TRACED = tool("traced")
 MIB = 40
 AS_EXPECTED = 7
+# A program whose children, by fork and by exec, are larger than the budget too.
+FAMILY = """
+import os, subprocess, sys
+block = bytearray(40 << 20)
+for at in range(0, len(block), 4096):
+    block[at:at + 4] = at.to_bytes(4, "little")
+def check():
+    assert all(int.from_bytes(block[at:at + 4], "little") == at for at in range(0, len(block), 4096))
+pid = os.fork()
+check()
+if pid == 0:
+    os.execv(sys.argv[1], [sys.argv[1], "40", "check"])
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+assert subprocess.run([sys.argv[1], "40", "check"]).returncode == 7
+check()
+print("ok")
+"""
 WORDS = [0, 1000000, MIB * (1 << 17) - 1]
 # So that a preloaded malloc is used at all.
 PYTHON_ON_MALLOC = {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"}
@@ -72,23 +89,7 @@ class Environments(Beside):
 
     def test_what_it_starts(self):
         """Nobody asks before its forks, and its children's environments have nothing either."""
-        code = """
-import os, subprocess, sys
-block = bytearray(40 << 20)
-for at in range(0, len(block), 4096):
-    block[at:at + 4] = at.to_bytes(4, "little")
-def check():
-    assert all(int.from_bytes(block[at:at + 4], "little") == at for at in range(0, len(block), 4096))
-pid = os.fork()
-check()
-if pid == 0:
-    os.execv(sys.argv[1], [sys.argv[1], "40", "check"])
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-assert subprocess.run([sys.argv[1], "40", "check"]).returncode == 7
-check()
-print("ok")
-"""
-        self.assertEqual(self.managed("env", "-i", PYTHON, "-c", code, TRACED), "ok\n")
+        self.assertEqual(self.managed("env", "-i", PYTHON, "-c", FAMILY, TRACED), "ok\n")
         self.assert_paged("python3")
         self.assert_paged("traced")
 
@@ -100,6 +101,16 @@ class Preloads(Beside):
         self.same_objects(environ=dict(self.environ, LD_PRELOAD=library))
         self.same_objects("env", f"LD_PRELOAD={library}")
         self.same_objects("dash", "-c", f'LD_PRELOAD={library} "$@"; exit $?', "dash")
+
+    @unittest.skipUnless(os.path.exists(tool("leaks")), "no AddressSanitizer to build with")
+    def test_address_sanitizer(self):
+        """Its part wants to be the first that is loaded. At the program's end it stops all threads and looks at
+        their memory from a process that shares it."""
+        words = [tool("leaks"), str(MIB)]
+        natively = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        out = self.managed(*words, status=natively.returncode, err=natively.stderr)
+        self.assertEqual(out, natively.stdout)
+        self.assert_paged("leaks")
 
     def test_jemalloc(self):
         self.preload("jemalloc")
@@ -141,10 +152,64 @@ class Users(Beside):
         # What is not for the agents is closed to others.
         for name in os.listdir(os.path.dirname(path)):
             mode = os.stat(os.path.join(os.path.dirname(path), name)).st_mode & 0o077
-            self.assertEqual(mode != 0, name in ("socket", "agent.so"), name)
+            self.assertEqual(mode != 0, name == "socket" or name.startswith("agent.so"), name)
         client.terminate()
         client.wait(LONG_S)
         self.assertEqual(client.stderr.read(), b"")
+
+
+@unittest.skipUnless(os.getuid() == 0, "only root can make a namespace")
+class Namespaces(Beside):
+    """In a pid namespace of its own all threads, EDM's too, have other numbers than here."""
+    WORDS = ["unshare", "--pid", "--fork", "--mount-proc", "--net", "--ipc", "--uts"]
+
+    def test_alone(self):
+        self.same_objects(*self.WORDS)
+
+    def test_family(self):
+        self.assertEqual(self.managed(*self.WORDS, PYTHON, "-c", FAMILY, TRACED), "ok\n")
+        self.assert_paged("python3")
+        self.assert_paged("traced")
+
+
+class Filters(Beside):
+    """A seccomp filter that the program sets on all of its threads is on EDM's, too."""
+    CODE = """
+import ctypes, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+# The call's number; these get EPERM; all others are allowed.
+lines = [(0x20, 0, 0, 0), (0x06, 0, 0, 0x7fff0000)]
+for word in sys.argv[2].split(","):
+    lines[1:1] = [(0x15, 0, 1, int(word)), (0x06, 0, 0, 0x50001)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in lines))
+program = struct.pack("=HxxxxxxQ", len(lines), ctypes.addressof(code))
+on_all = sys.argv[1] == "all"
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.syscall(317, 1, on_all, program) == 0, ctypes.get_errno()
+if not on_all:
+    import subprocess
+    sys.exit(subprocess.run(["echo", "ok"]).returncode)
+block = bytearray(b"x") * (40 << 20)
+assert block.count(b"x") == 40 << 20
+print("ok")
+"""
+
+    def test_refused(self):
+        for number in (46, 47, 200):  # sendmsg, recvmsg, and one that nobody needs
+            words = [PYTHON, "-c", self.CODE, "all", str(number)]
+            with self.subTest(number=number):
+                self.assertEqual(subprocess.check_output(words, text=True), "ok\n")
+                if number == 200:
+                    self.assertEqual(self.managed(*words), "ok\n")
+                    continue
+                done = self.run_client(*words, options=[LOCAL], text=True, timeout=LONG_S)
+                self.assertEqual(done.returncode, 125, done.stderr)
+                self.assertRegex(done.stderr, "^edm: .*refused.*by a seccomp filter.*\n$")
+
+    def test_child(self):
+        """One that may not have a userfaultfd goes on alone."""
+        out = self.managed(PYTHON, "-c", self.CODE, "one", "16,323")
+        self.assertEqual(out, "ok\n")
+        self.assertRegex(self.read("log"), r"the agent in \d+ failed at userfaultfd.*natively")
 
 
 class Debuggers(Beside):

@@ -30,6 +30,10 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
+#endif
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif
@@ -442,6 +446,37 @@ static void case_populate_write(struct place *p)
     advise(p, MADV_POPULATE_WRITE, false);
 }
 
+/* Whether NPAGES pages are guards, each: even the kernel may not read them for us. */
+static void check_guards(const char *at, size_t npages)
+{
+    int pipes[2];
+    must(pipe(pipes), "pipe");
+    for (size_t i = 0; i < npages; i++)
+        if (write(pipes[1], at + i * PAGE_BYTES, 1) != -1 || errno != EFAULT)
+            pages_fail("guard page %zu can be read", i);
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
+/* Linux 6.13 and newer. Reading the pages before and behind asks for what lies between, too. */
+static void case_guard(struct place *p)
+{
+    if (madvise(p->at + THIRD_BYTES, THIRD_BYTES, MADV_GUARD_INSTALL) == 0) {
+        for (int i = 0; i < 2; i++) {
+            check_twice(p->at, p->id, 0, THIRD);
+            check_twice(p->at + 2 * THIRD_BYTES, p->id, 2 * THIRD, THIRD);
+            check_guards(p->at + THIRD_BYTES, THIRD);
+        }
+        must(madvise(p->at + THIRD_BYTES, THIRD_BYTES, MADV_GUARD_REMOVE), "madvise");
+        check_zero_twice(p->at + THIRD_BYTES, THIRD);
+        pages_fill(p->at + THIRD_BYTES, p->id, THIRD, THIRD);
+    } else if (errno != EINVAL) {
+        pages_fail("madvise(MADV_GUARD_INSTALL): %s", strerror(errno));
+    }
+    check_twice(p->at, p->id, 0, NPAGES);
+    unmap_all(p);
+}
+
 static void case_hugepage(struct place *p)
 {
     enum { HUGE = 2 << 20 };
@@ -586,6 +621,7 @@ static const struct {
     {"madvise MADV_DONTDUMP", case_dontdump},
     {"madvise MADV_POPULATE_READ", case_populate_read},
     {"madvise MADV_POPULATE_WRITE", case_populate_write},
+    {"madvise MADV_GUARD_INSTALL", case_guard},
     {"mlock", case_lock},
     {"mlockall MCL_FUTURE", case_lock_future},
     {"mlockall MCL_CURRENT", case_lock_all},

@@ -146,11 +146,11 @@ class Build(Suite):
 class Languages(Suite):
     MIB = 48 if LONG else 12
 
-    def same_checksum(self, program, *options, text):
+    def same_checksum(self, program, *options, text, status=0):
         if not shutil.which(program):
             self.skipTest(f"no {program} here")
         code = text % ((self.MIB,) * (text.count("%d")))
-        self.same(program, *options, code, local_mib=max(16, self.MIB // 3))
+        self.same(program, *options, code, local_mib=max(16, self.MIB // 3), status=status)
         self.assert_larger(1.2)
 
     def test_node(self):
@@ -161,6 +161,22 @@ class Languages(Suite):
 
     def test_gawk(self):
         self.same_checksum("gawk", text=languages.GAWK)
+
+    def test_ruby(self):
+        self.same_checksum("ruby", "-e", text=languages.RUBY)
+
+    def test_php(self):
+        self.same_checksum("php", "-d", "opcache.enable_cli=1", "-d", "opcache.jit=tracing", "-d", "opcache.jit_buffer_size=16M",
+                           "-r", text=languages.PHP)
+
+    def test_luajit(self):
+        self.same_checksum("luajit", "-e", text=languages.LUAJIT)
+
+    def test_erlang(self):
+        self.same_checksum("erl", "-noinput", "-eval", text=languages.ERLANG, status=3)
+
+    def test_guile(self):
+        self.same_checksum("guile", "--no-auto-compile", "-c", text=languages.GUILE)
 
     def test_numpy(self):
         self.same_checksum(PYTHON, "-c", text=languages.NUMPY)
