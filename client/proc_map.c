@@ -195,7 +195,8 @@ bool proc_map_parse(const char *line, struct proc_range *out)
     at = parse_hex(at + 1, &out->end);
     /* Memory that is only reserved may be opened later (malloc's arenas grow like that): if it is
      * registered now, it is registered then. */
-    if (!at || (strncmp(at, " rw-p ", 6) != 0 && strncmp(at, " ---p ", 6) != 0))
+    if (!at || (strncmp(at, " rw-p ", 6) != 0 && strncmp(at, " rwxp ", 6) != 0 &&
+                strncmp(at, " ---p ", 6) != 0))
         return false;
     at = strchr(at + 6, ' '); /* past the offset */
     if (!at || strncmp(at, " 00:00 0", 8) != 0)
@@ -209,10 +210,9 @@ bool proc_map_parse(const char *line, struct proc_range *out)
 /* But for the name. */
 static bool has_right_kind(const struct kprocmap_query *query)
 {
-    uint64_t access =
-        query->vma_flags & (KPROCMAP_READABLE | KPROCMAP_WRITABLE | KPROCMAP_EXECUTABLE);
-    return !(query->vma_flags & KPROCMAP_SHARED) &&
-           (access == 0 || access == (KPROCMAP_READABLE | KPROCMAP_WRITABLE)) &&
+    uint64_t both = KPROCMAP_READABLE | KPROCMAP_WRITABLE;
+    uint64_t access = query->vma_flags & (both | KPROCMAP_EXECUTABLE);
+    return !(query->vma_flags & KPROCMAP_SHARED) && (access == 0 || (access & both) == both) &&
            query->inode == 0 && query->dev_major == 0 && query->dev_minor == 0;
 }
 

@@ -33,7 +33,7 @@ struct proc_size {
 int proc_map_size(struct proc_map *map, struct proc_size *out) __attribute__((warn_unused_result));
 
 /* A mapping that can be managed: private, anonymous, readable and writable or not accessible (yet),
- * not executable, and none of the kernel's own ([vdso]). The first thread's stack is one only when
+ * and none of the kernel's own ([vdso]). The first thread's stack is one only when
  * it is 2 MiB or more: debuggers look at it, and programs that need none of it are left as they
  * are. Addresses in bytes. */
 struct proc_range {

@@ -21,7 +21,7 @@ for purpose in "$@"; do
             "libpython3.11-testsuite libpython3.13-testsuite"
         )
         ;;
-    suites) packages+=(default-jdk-headless postgresql guile-3.0) ;;
+    suites) packages+=(default-jdk-headless postgresql guile-3.0 sbcl) ;;
     bench)
         packages+=(
             g++ mount iproute2 gnuplot-nox libzmq3-dev redis-server redis-tools

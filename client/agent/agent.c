@@ -219,6 +219,8 @@ struct agent {
     int saved;   /* futex: the thread has its own descriptors in place */
     int verdict; /* futex: enum agent_verdict, once the pager has given it */
     char *gate, *hold, *pool;
+    int executable; /* gate and hold are, just now */
+    int nswitched;  /* how often they were made so, or not so, for this command */
     struct agent_command command;
     struct agent_result result;
 };
@@ -231,18 +233,32 @@ static void end_program(void)
         sys3(__NR_exit_group, 137, 0, 0);
 }
 
+/* A page can be moved between mappings only that allow the same. What the program has is nearly
+ * always as executable as what it had before. Returns whether to try again. */
+static int switch_areas(struct agent *agent)
+{
+    enum { SWITCHES_MOST = 16 };
+    int access = PROT_READ | PROT_WRITE | (agent->executable ? 0 : PROT_EXEC);
+    if (agent->nswitched++ >= SWITCHES_MOST ||
+        sys3(__NR_mprotect, (long)agent->gate, 2 * AREA_BYTES, access) != 0)
+        return 0;
+    agent->executable = !agent->executable;
+    return 1;
+}
+
 /* Moves NPAGES pages and says in STATUS what became of each. A page that cannot be moved is passed
  * over; EAGAIN (the program's mappings are changing) ends the attempt for all that follow. */
-static void move_run(int uffd, char *to, uint64_t from, uint64_t npages, uint8_t *status)
+static void move_run(struct agent *agent, char *to, uint64_t from, uint64_t npages, uint8_t *status)
 {
     uint64_t done = 0;
+    uint64_t switched = npages; /* for which page */
     while (done < npages) {
         struct kuffd_move move = {
             .dst = (uint64_t)to + done * PAGE,
             .src = from + done * PAGE,
             .len = (npages - done) * PAGE,
         };
-        long err = sys3(__NR_ioctl, uffd, (long)KUFFD_IOCTL_MOVE, (long)&move);
+        long err = sys3(__NR_ioctl, agent->uffd, (long)KUFFD_IOCTL_MOVE, (long)&move);
         /* The count can be short, zero or a negative errno: trust only what is positive. */
         uint64_t moved = move.move > 0 ? (uint64_t)move.move / PAGE : 0;
         if (err == 0)
@@ -255,6 +271,10 @@ static void move_run(int uffd, char *to, uint64_t from, uint64_t npages, uint8_t
         if (err == -EAGAIN && moved > 0)
             continue;
         uint8_t why = err < 0 ? (uint8_t)-err : EIO;
+        if (why == EINVAL && switched != done && switch_areas(agent)) {
+            switched = done;
+            continue;
+        }
         if (why == EAGAIN) {
             for (; done < npages; done++)
                 status[done] = EAGAIN;
@@ -355,6 +375,7 @@ static void evict(struct agent *agent)
     uint8_t *status = agent->result.status;
     uint32_t total = 0;
     int again = 0, refused = 0;
+    agent->nswitched = 0;
     for (uint32_t r = 0; r < command->nruns; r++) {
         uint32_t npages = (uint32_t)command->runs[r].npages;
         if (total + npages > AGENT_BATCH_PAGES)
@@ -363,8 +384,8 @@ static void evict(struct agent *agent)
             for (uint32_t i = 0; i < npages; i++)
                 status[total + i] = EAGAIN;
         } else {
-            move_run(agent->uffd, agent->gate + (uint64_t)total * PAGE, command->runs[r].addr,
-                     npages, status + total);
+            move_run(agent, agent->gate + (uint64_t)total * PAGE, command->runs[r].addr, npages,
+                     status + total);
             again = status[total + npages - 1] == EAGAIN;
         }
         total += npages;

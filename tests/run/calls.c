@@ -318,6 +318,42 @@ static void case_protect_read(struct place *p)
     unmap_all(p);
 }
 
+/* Writes a function that returns VALUE, at AT. */
+static void write_function(char *at, uint32_t value)
+{
+    unsigned char code[6] = {0xb8, 0, 0, 0, 0, 0xc3}; /* mov $VALUE, %eax; ret */
+    memcpy(code + 1, &value, sizeof value);
+    memcpy(at, code, sizeof code);
+}
+
+static void call_function(char *at, uint32_t value)
+{
+    uint32_t (*function)(void);
+    memcpy(&function, &at, sizeof function);
+    uint32_t got = function();
+    if (got != value)
+        pages_fail("the function returned %u, not %u", got, value);
+}
+
+/* Between memory that allows the same only can pages be moved: they leave from either kind. */
+static void case_executable(struct place *p)
+{
+    must(mprotect(p->at + THIRD_BYTES, THIRD_BYTES, RW | PROT_EXEC), "mprotect");
+    pages_check(p->at, p->id, 0, NPAGES);
+    pages_press(p->at, NPAGES);
+    check_twice(p->at, p->id, 0, NPAGES);
+    must(mprotect(p->at, BYTES, RW | PROT_EXEC), "mprotect");
+    for (uint32_t i = 0; i < NPAGES; i++)
+        write_function(p->at + i * PAGE_BYTES, i);
+    pages_press(p->at, NPAGES);
+    for (uint32_t i = 0; i < NPAGES; i++)
+        call_function(p->at + i * PAGE_BYTES, i);
+    pages_fill(p->at, p->id, 0, NPAGES);
+    must(mprotect(p->at, BYTES, RW), "mprotect");
+    check_twice(p->at, p->id, 0, NPAGES);
+    unmap_all(p);
+}
+
 static void case_brk(struct place *p)
 {
     char *end = sbrk(0);
@@ -606,6 +642,7 @@ static const struct {
     {"mremap MREMAP_DONTUNMAP", case_remap_dontunmap},
     {"mprotect", case_protect},
     {"mprotect of all", case_protect_read},
+    {"mprotect, executable", case_executable},
     {"brk", case_brk},
     {"madvise MADV_DONTNEED", case_dontneed},
     {"madvise MADV_DONTNEED_LOCKED", case_dontneed_locked},

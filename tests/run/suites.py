@@ -175,6 +175,9 @@ class Languages(Suite):
     def test_erlang(self):
         self.same_checksum("erl", "-noinput", "-eval", text=languages.ERLANG, status=3)
 
+    def test_sbcl(self):
+        self.same_checksum("sbcl", "--noinform", "--eval", text=languages.SBCL)
+
     def test_guile(self):
         self.same_checksum("guile", "--no-auto-compile", "-c", text=languages.GUILE)
 

@@ -119,3 +119,24 @@ GUILE = """
 (use-modules (ice-9 threads))
 (display (par-map (lambda (k) (apply + (map (lambda (e) (* k (car e))) (vector->list v)))) '(1 2 3))) (newline)
 """
+
+# Its heap is executable memory.
+SBCL = """
+(progn
+  (defparameter *n* (* %d 4000))
+  (defparameter *table* (make-hash-table :test 'equal))
+  (let ((s 7))
+    (dotimes (i *n*)
+      (setf s (mod (* s 16807) 2147483647))
+      (setf (gethash (format nil "key~d" i) *table*) (list s (make-string (mod s 60) :initial-element #\\x) i))))
+  (defun total (&aux (sum 0))
+    (dotimes (i *n* sum)
+      (let ((v (gethash (format nil "key~d" i) *table*)))
+        (setf sum (mod (+ (* sum 31) (first v) (length (second v)) (third v)) 2147483647)))))
+  (print (total))
+  (gc :full t)
+  (print (mapcar #'sb-thread:join-thread
+                 (loop for k below 3 collect (let ((k k)) (sb-thread:make-thread (lambda () (* k (total))))))))
+  (print (funcall (compile nil '(lambda () (total)))))
+  (exit :code 0))
+"""
