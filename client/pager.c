@@ -382,6 +382,7 @@ static void free_parts(struct pager **pager)
         struct space *space = p->dying;
         memset(space->batch_used, 0, sizeof space->batch_used);
         reclaim_forget_ungiven(space);
+        reclaim_free_drops(space);
         space->brake.count = 0; /* the tracer has ended, and with it the tracing */
         space->region_answers = 0;
         space->region_state = REGION_NONE;

@@ -116,7 +116,7 @@ static void on_unmap(struct space *space, uint64_t start, uint64_t end)
     space->look_again = true;
 }
 
-static void note_move(struct space *space, uint64_t start, uint64_t end)
+static void note_recent(struct space *space, struct agent_range range)
 {
     if (space->nrecent == SPACE_RECENT_MOVES) {
         /* Never seen: as many moves without a quiet moment between them. Keep the newer half. */
@@ -124,7 +124,52 @@ static void note_move(struct space *space, uint64_t start, uint64_t end)
                 sizeof space->recent_moves / 2);
         space->nrecent /= 2;
     }
-    space->recent_moves[space->nrecent++] = (struct agent_range){start, end};
+    space->recent_moves[space->nrecent++] = range;
+}
+
+/* One thread does one thing after the other. */
+static bool has_other_threads(const struct space *space)
+{
+    enum { AGENT_AND_ONE = 2 };
+    return space->proc && proc_map_count_threads(space->proc) > AGENT_AND_ONE;
+}
+
+/* As it is read: where it has moved memory to, and whether it unmaps what was moved. */
+static void note_move(struct space *space, const struct uffd_msg *message)
+{
+    if (message->event == UFFD_EVENT_REMAP && message->arg.remap.from != message->arg.remap.to &&
+        has_other_threads(space)) {
+        uint64_t start = message->arg.remap.to / PAGE_BYTES;
+        note_recent(space,
+                    (struct agent_range){start, start + message->arg.remap.len / PAGE_BYTES});
+    }
+    for (uint32_t i = 0; message->event == UFFD_EVENT_UNMAP && i < space->nrecent; i++)
+        if (space->recent_moves[i].end > message->arg.remove.start / PAGE_BYTES &&
+            space->recent_moves[i].start < message->arg.remove.end / PAGE_BYTES)
+            space->urgent = true;
+}
+
+/* Before anything is read: who has unmapped what was moved waits for that, and cannot have put
+ * anything in its place. What is not registered now is not what was moved there. */
+static void forget_gone_moves(struct space *space)
+{
+    struct agent_range moves[SPACE_RECENT_MOVES];
+    uint32_t count = space->nrecent;
+    memcpy(moves, space->recent_moves, count * sizeof *moves);
+    space->nrecent = 0;
+    for (uint32_t m = 0; m < count; m++) {
+        struct kpage_region regions[REGIONS_AT_ONCE];
+        uint64_t next;
+        int found = uffd_scan(proc_map_pagemap(space->proc), moves[m].start * PAGE_BYTES,
+                              moves[m].end * PAGE_BYTES, KPAGE_IS_WPALLOWED, 0, regions,
+                              REGIONS_AT_ONCE, &next);
+        if (found < 0 || found == REGIONS_AT_ONCE)
+            note_recent(space, moves[m]);
+        else
+            for (int i = 0; i < found; i++)
+                note_recent(space, (struct agent_range){regions[i].start / PAGE_BYTES,
+                                                        regions[i].end / PAGE_BYTES});
+    }
 }
 
 /* The event comes before the pages go: see leaving.h. A process of which we know only the
@@ -162,7 +207,6 @@ static void on_remap(struct space *space, uint64_t from, uint64_t to, uint64_t n
             reclaim_push(space, moved, false);
     }
     check(space, area_map_move(space->areas, from, to, npages));
-    note_move(space, to, to + npages);
     uffd_wake(space->uffd, from * PAGE_BYTES, npages);
     space->look_again = true;
 }
@@ -225,7 +269,7 @@ static bool leave_to_mremap(struct space *space, struct fault fault)
     struct proc_call call;
     int err = proc_map_thread_call(space->proc, fault.tid, &call);
     /* Not asleep yet, or nobody knows yet what was where mremap() moves to: it will come again. */
-    if (err == -EAGAIN || (!err && space->gathering && call.number == SYS_mremap)) {
+    if (err == -EAGAIN || (!err && events_are_pending(space) && call.number == SYS_mremap)) {
         uffd_wake(space->uffd, start, 1);
         return true;
     }
@@ -313,19 +357,22 @@ static bool matters_to_child(const struct space *space, const struct uffd_msg *m
     }
 }
 
-/* One thread does one thing after the other. */
-static bool has_other_threads(const struct space *space)
+/* A thread is between fork()'s handlers. Where none are called nobody says so. */
+static bool may_be_forking(const struct space *space)
 {
-    enum { AGENT_AND_ONE = 2 };
-    return !space->proc || proc_map_count_threads(space->proc) > AGENT_AND_ONE;
+    const struct agent_shared *shared = (const void *)(space->pool + SPACE_SHARED_AT);
+    return space->pool && space->has_fork_event &&
+           __atomic_load_n(&shared->forking, __ATOMIC_SEQ_CST) > 0;
 }
 
 /* The kernel tells of a fork and of an unmapping when they are over, of which first is chance. So
  * before either is believed all is read that is under way: with what another thread has unmapped a
- * child would lose what it has from before. */
+ * child would lose what it has from before. What is read while nobody forks came before the next
+ * fork. */
 static bool must_gather(struct space *space)
 {
-    if (space->dead || uffd_is_quiet(space->uffd))
+    if (space->dead || space->urgent || (!space->gathering && !space->may_fork) ||
+        uffd_is_quiet(space->uffd))
         return false;
     uint64_t now_us = ticks_us();
     if (!space->gathering) {
@@ -337,6 +384,21 @@ static bool must_gather(struct space *space)
         space->gathering_us = now_us;
     }
     return space->nwaiting < SPACE_WAITING && now_us - space->gathering_us < GATHER_US;
+}
+
+/* So that a child that is copied from now on shows that what was read until now came before: first
+ * of all, for who was told of a change may be about to fork. */
+static void tell_changes(struct space *space, const struct uffd_msg *messages, int count)
+{
+    uint64_t before = space->nchanges;
+    for (int i = 0; i < count; i++)
+        space->nchanges +=
+            messages[i].event != UFFD_EVENT_PAGEFAULT && messages[i].event != UFFD_EVENT_FORK;
+    if (space->nchanges == before)
+        return;
+    if (space->may_fork && space->proc &&
+        !proc_map_write(space->proc, space->changes_read, &space->nchanges, sizeof space->nchanges))
+        log_debug("Pager", "%d cannot be written to: %s", (int)space->pid, strerror(errno));
 }
 
 static void take_from_waiting(struct space *space, uint32_t at)
@@ -376,6 +438,7 @@ void events_believe(struct space *space)
     for (uint32_t i = 0; i < space->nwaiting; i++)
         events_believe_one(space, &space->waiting[i]);
     space->nwaiting = 0;
+    space->urgent = false;
 }
 
 /* In a pid namespace of its own a process has the number of somebody else here. What is left alone
@@ -409,6 +472,7 @@ static void learn(struct space *space, const struct uffd_msg *message)
         guard_end_with_us(space->pager->config.guard_fd, tid);
         fork_find_wiped(space, tid);
     }
+    fork_settle(space, 0); /* where it is not its number */
     space->first_tid = tid;
     if (space->doomed)
         end_doomed(space, tid);
@@ -422,10 +486,12 @@ static void take_in(struct space *space, const struct uffd_msg *messages, int co
     struct fault faults[SPACE_MESSAGES];
     int nfaults = 0;
     uint64_t now = space->pager->faulted_us = ticks_us();
+    tell_changes(space, messages, count);
     for (int i = 0; i < count; i++) {
         if (messages[i].event != UFFD_EVENT_PAGEFAULT) {
             if (messages[i].event == UFFD_EVENT_FORK)
                 fork_read(space, (int)messages[i].arg.fork.ufd);
+            note_move(space, &messages[i]);
             space->waiting[space->nwaiting++] = messages[i];
             continue;
         }
@@ -471,8 +537,11 @@ int events_read(struct space *space)
         size_t room = SPACE_WAITING - space->nwaiting;
         size_t most = room < SPACE_MESSAGES ? room : SPACE_MESSAGES;
         take_back_left(space);
+        if (space->nrecent > 0)
+            forget_gone_moves(space);
         if (must_not_read(space)) /* right before it is read */
             break;
+        space->may_fork = may_be_forking(space); /* as well: who is told of may fork then */
         ssize_t got = read(space->uffd, messages, most * sizeof *messages);
         if (got <= 0)
             break;

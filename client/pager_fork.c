@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum {
@@ -79,6 +80,8 @@ static int copy_tables(struct space *child, const struct space *parent)
  * mappings say up to which it has gone along. */
 struct unsure {
     uint32_t count, before; /* before: so many of them were read before the fork */
+    uint64_t first;         /* so many had been read before all of them */
+    uint64_t changes_read;  /* where the child has its parent's number of that */
     struct uffd_msg changes[];
 };
 
@@ -94,6 +97,8 @@ static int note_unsure(struct space *child, const struct space *parent, uint32_t
         if (parent->waiting[i].event != UFFD_EVENT_FORK)
             unsure->changes[unsure->count++] = parent->waiting[i];
     unsure->before = before;
+    unsure->first = parent->nchanges - unsure->count;
+    unsure->changes_read = parent->changes_read;
     child->unsure = unsure;
     return 0;
 }
@@ -166,20 +171,42 @@ static uint64_t differing(const struct unsure *unsure, const struct area_map *ar
     uint64_t pages = 0;
     for (uint32_t i = 0; i < unsure->count; i++) {
         struct agent_range ranges[2];
-        for (int r = touched(&unsure->changes[i], ranges) - 1; r >= 0; r--)
-            pages += area_map_differing(areas, found, ranges[r].start, ranges[r].end);
+        /* Where memory is moved from it may stay registered (MREMAP_DONTUNMAP). */
+        int count = touched(&unsure->changes[i], ranges);
+        for (int r = 0; r < count; r++)
+            pages += (r == count - 1 ? 2 : 1) *
+                     area_map_differing(areas, found, ranges[r].start, ranges[r].end);
     }
     return pages;
 }
 
-/* After how many of the changes the areas are most like those FOUND. */
-static int find_moment(const struct unsure *unsure, struct area_map *areas,
+static uint32_t distance(uint32_t a, uint32_t b)
+{
+    return a < b ? b - a : a - b;
+}
+
+/* How many of the changes had been read for certain when the child was copied. */
+static uint32_t count_certain(const struct unsure *unsure, pid_t pid)
+{
+    uint64_t read = 0;
+    struct iovec to = {&read, sizeof read};
+    struct iovec from = {(void *)unsure->changes_read, sizeof read};
+    if (process_vm_readv(pid, &to, 1, &from, 1, 0) != (ssize_t)sizeof read || read <= unsure->first)
+        return 0;
+    uint64_t certain = read - unsure->first;
+    return certain < unsure->count ? (uint32_t)certain : unsure->count;
+}
+
+/* After how many of the changes, but at least CERTAIN, the areas are most like those FOUND; of such
+ * that are equally like them, the nearest to what was read before the fork. */
+static int find_moment(const struct unsure *unsure, uint32_t certain, struct area_map *areas,
                        const struct area_map *found, uint32_t *moment)
 {
     uint64_t least = UINT64_MAX;
     for (uint32_t i = 0;; i++) {
         uint64_t pages = differing(unsure, areas, found);
-        if (pages < least || (pages == least && i == unsure->before)) {
+        bool is_nearer = distance(i, unsure->before) < distance(*moment, unsure->before);
+        if (i >= certain && (pages < least || (pages == least && is_nearer))) {
             least = pages;
             *moment = i;
         }
@@ -197,7 +224,7 @@ void fork_settle(struct space *child, pid_t pid)
     if (!unsure)
         return;
     child->unsure = NULL;
-    uint32_t moment = unsure->before;
+    uint32_t moment = unsure->before; /* where it cannot be known */
     struct area_map *areas = NULL, *found = NULL;
     int err = pid == 0 ? -ESRCH : area_map_new(&found);
     if (!err)
@@ -205,7 +232,7 @@ void fork_settle(struct space *child, pid_t pid)
     if (!err)
         err = find_registered(unsure, pid, found);
     if (!err)
-        err = find_moment(unsure, areas, found, &moment);
+        err = find_moment(unsure, count_certain(unsure, pid), areas, found, &moment);
     log_debug("Pager", "%d has %u of %u changes made while it was forked%s%s", (int)pid, moment,
               unsure->count, err ? ", not known: " : "", err ? strerror(-err) : "");
     area_map_destroy(&areas);

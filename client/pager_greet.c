@@ -20,10 +20,12 @@
 enum {
     PATIENCE_US = 60 * 1000000, /* the agent answers at once, unless its machine is overloaded */
     GATE_BYTES = BATCH_PAGES * PAGE_BYTES,
-    /* What begins is expected to fill so much in so long; and waits for room for so long, at most,
-     * if nothing else has begun just now. */
+    /* What begins is expected to fill so much in so long (or so long, if many begin at once). It
+     * waits for room for that so long at most, and then for those that have waited longer. */
     YOUNG_PAGES = 1024,
-    YOUNG_US = 20000,
+    YOUNG_US = 5000,
+    YOUNG_OF_MANY_US = 20000,
+    MANY = 16,
     OUTSIDE_US = 1000000,
 };
 
@@ -39,6 +41,7 @@ struct greeting {
     struct space *space; /* made for it then */
     bool is_ready;       /* and READY has come, then: */
     uint64_t ready_us;
+    bool waits; /* for room */
     struct agent_ready ready;
     int fds[FD_MESSAGE_FDS];
 };
@@ -93,6 +96,7 @@ static int take_hold(struct space *space, const struct agent_ready *ready)
     }
     memcpy(space->own, ready->own, sizeof space->own);
     space->mark = ready->mark / PAGE_BYTES;
+    space->changes_read = ready->changes_read;
     space->agent_own_tid = ready->tid;
     space->agent_tid = proc_map_thread_called(space->proc, ready->tid);
     guard_keep(space->pager->config.guard_fd, space->uffd);
@@ -166,17 +170,38 @@ static int refuse_blind(struct pager *pager, struct greeting *greeting)
     return say_go_on_alone(greeting);
 }
 
-/* What has begun just now may be about to fill memory that nobody sees yet; it is looked at in
- * time, but not a hundred at once. After a while one comes in after the other. */
-static bool must_wait_outside(struct pager *pager, const struct greeting *greeting, uint64_t now_us)
+/* How much SPACE, which may have begun just now, is expected to fill yet. */
+static uint64_t expected_of(const struct space *space, bool many, uint64_t now_us)
 {
-    uint64_t nyoung = 0;
+    if (!space->serving) /* it has had no processor yet */
+        return space->agent >= 0 && !space->agent_stopped ? YOUNG_PAGES : 0;
+    if (many)
+        return now_us < space->serving_us + YOUNG_OF_MANY_US ? YOUNG_PAGES : 0;
+    if (space->pressed || space->anonymous_pages > YOUNG_PAGES ||
+        now_us > space->serving_us + YOUNG_US)
+        return 0;
+    return YOUNG_PAGES - space->anonymous_pages;
+}
+
+/* What has begun just now may be about to fill memory that nobody sees yet; it is looked at in
+ * time, but not a hundred at once. */
+static bool is_full(struct pager *pager, uint64_t now_us)
+{
+    uint64_t expected = 0;
     for (const struct space *space = pager->spaces; space; space = space->next)
-        nyoung += space->serving ? now_us < space->serving_us + YOUNG_US
-                                 : space->agent >= 0 && !space->agent_stopped;
-    if (nyoung == 0 && now_us > greeting->ready_us + OUTSIDE_US)
-        return false;
-    return pager_is_crowded(pager, nyoung * YOUNG_PAGES) && !reclaim_is_hopeless(pager, now_us);
+        expected += expected_of(space, pager->ngreetings > MANY, now_us);
+    return expected > 0 && pager_is_crowded(pager, expected) && !reclaim_is_hopeless(pager, now_us);
+}
+
+/* In the order in which they came, so that nobody waits for ever. */
+static bool must_wait(struct pager *pager, const struct greeting *greeting, uint64_t now_us)
+{
+    if (!pager->full_known) {
+        pager->full = is_full(pager, now_us);
+        pager->full_known = true;
+    }
+    bool overdue = now_us > greeting->ready_us + OUTSIDE_US;
+    return pager->full && !(overdue && now_us > pager->admitted_us + YOUNG_US);
 }
 
 static int admit_image(struct pager *pager, struct greeting *greeting)
@@ -258,6 +283,7 @@ static int adopt_orphan(struct pager *pager, struct greeting *greeting, struct s
     orphan->hold_uffd = greeting->fds[1];
     greeting->fds[1] = -1;
     memcpy(orphan->own, ready->own, sizeof orphan->own);
+    orphan->changes_read = ready->changes_read;
     orphan->agent_own_tid = ready->tid;
     orphan->agent_tid = proc_map_thread_called(orphan->proc, ready->tid);
     if (!orphan->wiped)
@@ -287,10 +313,15 @@ static int admit_child(struct pager *pager, struct greeting *greeting)
 }
 
 /* Its agent's thread is there no more: exec() ends all threads first. */
+static bool has_ended(int connection)
+{
+    struct pollfd fd = {connection, POLLIN | POLLRDHUP, 0};
+    return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLHUP | POLLRDHUP | POLLERR));
+}
+
 static bool has_hung_up(const struct space *space)
 {
-    struct pollfd fd = {space->agent, POLLIN | POLLRDHUP, 0};
-    return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLHUP | POLLRDHUP | POLLERR));
+    return has_ended(space->agent);
 }
 
 /* Two agents may come up in an image at the same time, one preloaded and one put in (in a child
@@ -312,14 +343,17 @@ static int on_ready(struct pager *pager, struct greeting *greeting, uint64_t now
     if (!greeting->is_ready)
         greeting->ready_us = now_us;
     greeting->is_ready = true;
-    if (must_wait_outside(pager, greeting, now_us)) {
-        greeting->since_us = now_us; /* it is we who let it wait */
-        return -EAGAIN;
-    }
     if (has_another(pager, greeting))
         return say_go_on_alone(greeting);
     if (greeting->ready.error)
         return refuse(pager, greeting);
+    greeting->waits = must_wait(pager, greeting, now_us);
+    if (greeting->waits) {
+        greeting->since_us = now_us; /* it is we who let it wait */
+        return has_ended(greeting->connection) ? -ECONNRESET : -EAGAIN;
+    }
+    pager->full_known = false; /* it may be now */
+    pager->admitted_us = now_us;
     return greeting->kind == AGENT_CHILD ? admit_child(pager, greeting)
                                          : admit_image(pager, greeting);
 }
@@ -329,7 +363,7 @@ static int on_ready(struct pager *pager, struct greeting *greeting, uint64_t now
 static bool program_region_is_used(const struct pager *pager)
 {
     for (const struct space *space = pager->dying; space; space = space->next)
-        if (!space->owns_region && space->pressed && !space->released)
+        if (!space->owns_region && space->pressed && (!space->released || space->drops.first))
             return true;
     return false;
 }
@@ -482,15 +516,18 @@ static int accept_all(struct pager *pager, uint64_t now_us)
         greeting->connection = connection;
         greeting->pid = peer.pid;
         greeting->since_us = now_us;
-        greeting->next = pager->greetings;
+        struct greeting **last = &pager->greetings;
+        while (*last)
+            last = &(*last)->next;
+        *last = greeting;
         pager->ngreetings++;
-        pager->greetings = greeting;
     }
 }
 
 int greet_step(struct pager *pager, bool connections, uint64_t now_us)
 {
     int done = connections ? accept_all(pager, now_us) : 0;
+    pager->full_known = false;
     for (struct greeting **at = &pager->greetings; *at;) {
         struct greeting *greeting = *at;
         if (!step(pager, greeting, now_us)) {
@@ -509,7 +546,8 @@ uint32_t greet_poll_fds(const struct pager *pager, struct pollfd *out, uint32_t 
     uint32_t count = 0;
     for (const struct greeting *greeting = pager->greetings; greeting && count < cap;
          greeting = greeting->next)
-        out[count++] = (struct pollfd){greeting->connection, POLLIN, 0};
+        if (!greeting->waits) /* that it has ended is seen at each turn */
+            out[count++] = (struct pollfd){greeting->connection, POLLIN, 0};
     return count;
 }
 

@@ -41,6 +41,7 @@ void limit_set(struct pager *pager, uint64_t bytes)
 {
     pager->budget = bytes / PAGE_BYTES;
     pager->unmanaged_us = 0;
+    pager->floor_told = false;
     apply(pager, pager->budget);
 }
 
@@ -54,14 +55,16 @@ static uint64_t count_unmanaged(const struct pager *pager)
     return pages;
 }
 
-static void tell(const struct pager *pager, uint64_t unmanaged)
+static void tell(struct pager *pager)
 {
-    log_warn("Pager",
-             "%llu MiB of the program's memory cannot be managed (docs/memory.md), nearly all of "
-             "the %llu MiB it may have, or more: it is given %llu MiB",
-             (unsigned long long)(unmanaged * PAGE_BYTES >> 20),
-             (unsigned long long)(pager->budget * PAGE_BYTES >> 20),
-             (unsigned long long)(pager->limit * PAGE_BYTES >> 20));
+    if (!pager->floor_told)
+        log_warn("Pager",
+                 "%llu MiB of the program's memory cannot be managed (docs/memory.md), most of the "
+                 "%llu MiB it may have: it is given %llu MiB, as long as that is so",
+                 (unsigned long long)(pager->unmanaged * PAGE_BYTES >> 20),
+                 (unsigned long long)(pager->budget * PAGE_BYTES >> 20),
+                 (unsigned long long)(pager->limit * PAGE_BYTES >> 20));
+    pager->floor_told = true;
 }
 
 /* Where what cannot be managed leaves no room for the rest, every page that comes in would throw
@@ -76,6 +79,22 @@ static uint64_t limit_with(const struct pager *pager, uint64_t unmanaged)
     return unmanaged + (each > share ? each : share);
 }
 
+/* Has all be found that can be managed, however little it is in each process. */
+static void rescan_all(struct pager *pager)
+{
+    for (struct space *space = pager->spaces; space; space = space->next)
+        space->rescan_now = space->pressed && space->proc;
+    pager->rescanned = true;
+}
+
+static bool is_rescanned(const struct pager *pager)
+{
+    for (const struct space *space = pager->spaces; space; space = space->next)
+        if (space->rescan_now)
+            return false;
+    return pager->rescanned;
+}
+
 static void keep_floor(struct pager *pager, uint64_t now_us)
 {
     uint64_t pages = count_unmanaged(pager);
@@ -83,11 +102,19 @@ static void keep_floor(struct pager *pager, uint64_t now_us)
         pager->unmanaged = pages;
     if (now_us < pager->unmanaged_us + UNMANAGED_US)
         return;
-    uint64_t before = pager->limit;
-    if (pager->unmanaged_us)
-        apply(pager, limit_with(pager, pager->unmanaged));
-    if (before == pager->budget && pager->limit > before)
-        tell(pager, pager->unmanaged);
+    uint64_t limit = pager->unmanaged_us ? limit_with(pager, pager->unmanaged) : pager->limit;
+    /* Up only if it is so after another look, and not for little. */
+    bool up = limit > pager->limit + (pager->limit > pager->budget ? pager->budget / 16 : 0);
+    if (up && !is_rescanned(pager)) {
+        rescan_all(pager);
+    } else if (up || limit < pager->limit) {
+        apply(pager, limit);
+        pager->rescanned = false;
+        if (limit > pager->budget)
+            tell(pager);
+    }
+    if (!up)
+        pager->rescanned = false;
     pager->unmanaged = pages;
     pager->unmanaged_us = now_us;
 }

@@ -498,6 +498,8 @@ static bool may_go_on(const struct space *space, uint64_t now_us)
 {
     if (now_us < space->settle_until_us && space->leaving.count > 0)
         return false;
+    if (must_be_pressed(space))
+        return false; /* it is the next thing that happens */
     return pager_resident(space->pager) <= space->pager->high ||
            reclaim_is_hopeless(space->pager, now_us);
 }
@@ -590,7 +592,7 @@ void look_sample(struct space *space, uint64_t now_us)
     space->sampled_resident = table_resident(space);
     /* Registering takes the program's mapping lock, for which it may be fighting with itself: let
      * it not grow meanwhile. */
-    if (must_be_pressed(space))
+    if (must_be_pressed(space) && !space->brake.on && now_us >= space->brake_denied_us)
         hold(space, now_us);
     else if (space->pressed && !events_are_pending(space))
         brake(space, now_us);
@@ -633,7 +635,8 @@ static void look_at(struct space *space, uint64_t now_us)
     }
     /* Held for that: as soon as it is known, and not only after the usual time. */
     bool settled = now_us < space->settle_until_us && settle(space);
-    if (unknown && (settled || now_us - space->rescanned_us > space->rescan_wait_us)) {
+    bool wanted = space->rescan_now && space->size.anonymous_pages > known;
+    if (wanted || (unknown && (settled || now_us - space->rescanned_us > space->rescan_wait_us))) {
         rescan(space);
         space->settle_until_us = 0;
         if (space->leaving.count > 0)
@@ -643,6 +646,7 @@ static void look_at(struct space *space, uint64_t now_us)
         space->rescan_wait_us = found ? RESCAN_US : longer_wait(space->rescan_wait_us);
         space->rescanned_us = ticks_us();
     }
+    space->rescan_now = false;
 }
 
 /* A look takes a while: that of many is left off when the others have to be sampled again, and goes

@@ -36,8 +36,8 @@ struct thread {
 
 struct proc_map {
     pid_t pid;
-    int dir, statm, maps, pagemap;
-    char *text; /* of the maps */
+    int dir, statm, maps, pagemap, mem; /* mem: -1 where we may not trace */
+    char *text;                         /* of the maps */
     size_t text_cap;
     struct thread *threads;
     size_t nthreads, threads_cap;
@@ -74,6 +74,11 @@ static void find_words(struct proc_map *map)
     }
 }
 
+bool proc_map_write(const struct proc_map *map, uint64_t address, const void *bytes, size_t nbytes)
+{
+    return pwrite(map->mem, bytes, nbytes, (off_t)address) == (ssize_t)nbytes;
+}
+
 uint64_t proc_map_count_threads(const struct proc_map *map)
 {
     struct stat task;
@@ -90,7 +95,7 @@ int proc_map_open(struct proc_map **out, pid_t pid)
     char path[64];
     snprintf(path, sizeof path, "/proc/%d", pid);
     map->pid = pid;
-    map->statm = map->maps = map->pagemap = -1;
+    map->statm = map->maps = map->pagemap = map->mem = -1;
     map->dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (map->dir >= 0) {
         map->statm = openat(map->dir, "statm", O_RDONLY | O_CLOEXEC);
@@ -102,6 +107,7 @@ int proc_map_open(struct proc_map **out, pid_t pid)
         proc_map_close(&map);
         return err;
     }
+    map->mem = openat(map->dir, "mem", O_WRONLY | O_CLOEXEC);
     find_words(map);
     *out = map;
     return 0;
@@ -121,6 +127,7 @@ void proc_map_close(struct proc_map **map)
     shut((*map)->statm);
     shut((*map)->maps);
     shut((*map)->pagemap);
+    shut((*map)->mem);
     free((*map)->text);
     free((*map)->threads);
     free(*map);

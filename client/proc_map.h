@@ -71,6 +71,10 @@ int proc_map_walk_text(struct proc_map *map, void (*each)(void *arg, struct proc
 int proc_map_walk_wiped(pid_t pid, void (*each)(void *arg, struct proc_range range), void *arg)
     __attribute__((warn_unused_result));
 
+/* Writes to the program's memory, never to that of another image of its process. False: that cannot
+ * be. */
+bool proc_map_write(const struct proc_map *map, uint64_t address, const void *bytes, size_t nbytes);
+
 /* How many threads the program has now; 0 when it cannot be known. */
 uint64_t proc_map_count_threads(const struct proc_map *map);
 

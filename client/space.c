@@ -247,7 +247,7 @@ static bool is_referred_to(const struct space *space)
 {
     /* A region that is still being made when nothing is asked for any more is removed in the end.
      */
-    if (brake_is_busy(&space->brake) || space->region_answers > 0 ||
+    if (brake_is_busy(&space->brake) || space->region_answers > 0 || space->drops.first ||
         space->region_state == REGION_OPENING || space_has_batches(space))
         return true;
     for (int i = 0; i < SPACE_FETCHES; i++)

@@ -36,9 +36,10 @@ enum {
     SPACE_RECENT_MOVES = 64,
     SPACE_LEFT_PAGES = 64,
     SPACE_MESSAGES = 64, /* of the userfaultfd, read at once */
-    SPACE_WAITING = 512, /* of them, read and not believed yet */
+    SPACE_WAITING = 128, /* of them, read and not believed yet */
     SPACE_FORKING = 16,  /* threads about to fork at once */
-    SPACE_POOL_BYTES = SPACE_BATCHES * BATCH_PAGES * PAGE_BYTES,
+    SPACE_SHARED_AT = SPACE_BATCHES * BATCH_PAGES * PAGE_BYTES, /* struct agent_shared */
+    SPACE_POOL_BYTES = SPACE_SHARED_AT + PAGE_BYTES,
     FETCH_PAGES = READAHEAD_MAX_PAGES,
 };
 
@@ -117,7 +118,7 @@ struct space {
     bool has_fork_event;
     struct agent_range own[AGENT_OWN_RANGES];
     uint64_t mark; /* the page by which a child shows whose it is */
-    char *pool;
+    char *pool;    /* its last page: struct agent_shared */
     struct proc_map *proc;
     struct page_table *table;
     struct area_map *areas;
@@ -149,9 +150,13 @@ struct space {
      * fork may be under way; ANSWERING: a fork comes before them, and nothing is read meanwhile. */
     struct uffd_msg waiting[SPACE_WAITING];
     uint32_t nwaiting;
+    uint64_t nchanges;     /* read so far, but for forks; */
+    uint64_t changes_read; /* where the process, and its child, has that number */
+    bool may_fork;         /* a fork may have been under way when they were read */
     bool gathering, answering;
-    uint64_t gathering_us;    /* since then */
-    bool read_later;          /* something may be there, but it is not to be read before COPIED */
+    bool urgent;           /* among them is an unmapping of what was moved just now: no gathering */
+    uint64_t gathering_us; /* since then */
+    bool read_later;       /* something may be there, but it is not to be read before COPIED */
     struct space *fork_child; /* made for the first of them, until the store has branched it */
     bool fork_done;           /* it has */
     /* Of the child of a fork: */
@@ -176,6 +181,7 @@ struct space {
 
     bool pressed; /* registered and reclaiming, no longer native */
     bool look_again;
+    bool rescan_now;  /* what is not known is to be found, however little */
     bool look_barren; /* the same, but only now and then: */
     uint64_t barren_wait_us;
     uint64_t registered; /* mappings, so far */
@@ -221,6 +227,7 @@ struct pager {
     uint64_t budget;                  /* pages */
     uint64_t limit, high, low, press; /* the same, or more: see keep_floor() */
     uint64_t unmanaged, unmanaged_us; /* the least there was of it since then */
+    bool rescanned, floor_told;       /* all processes were, for that; the log says so */
     uint32_t change;                  /* of the budget, the latest that has been taken up */
     struct pager_limits {
         _Atomic uint64_t asked_bytes; /* main -> pager */
@@ -241,7 +248,9 @@ struct pager {
     uint32_t nregions; /* made so far: for their names */
     struct pollfd *fds;
     uint32_t fds_capacity;
-    struct greeting *greetings; /* who has connected and has not reported yet */
+    struct greeting *greetings; /* who has connected and has not reported yet; the oldest first */
+    uint64_t admitted_us;       /* when one of them was let in, last */
+    bool full_known, full;      /* there is no room for another */
     struct stranger *strangers; /* who may need to be given an agent */
     struct handoff *found;      /* main -> pager: pids of such */
     _Atomic int go_fd;          /* main -> pager: see pager_let_go() */

@@ -600,6 +600,12 @@ static uint64_t tid_address;
 
 static void report(uint32_t kind);
 
+/* What the pager sees, too; NULL: it has nothing to do with this process. And whether it wants to
+ * be asked before each fork. */
+static struct agent_shared *shared;
+static int watch_forks;
+static volatile uint64_t changes_read; /* the pager writes it */
+
 /* In one of the program's own threads. Where the kernel does not say (CONFIG_CHECKPOINT_RESTORE),
  * 0. */
 static void find_tid_address(void)
@@ -633,7 +639,7 @@ static void note_fork(int tid, int connection)
     }
 }
 
-static void before_fork(void)
+static void ask_to_fork(void)
 {
     int sock = connect_pager(pager_path);
     struct agent_hello hello = make_hello(AGENT_FORKING);
@@ -645,9 +651,21 @@ static void before_fork(void)
     note_fork(hello.tid, sock);
 }
 
+static void before_fork(void)
+{
+    if (watch_forks)
+        ask_to_fork();
+    else if (shared)
+        __atomic_add_fetch(&shared->forking, 1, __ATOMIC_SEQ_CST);
+}
+
 /* Says that it is done: a child may have a copy of the connection, and does not know. */
 static void after_fork(void)
 {
+    if (!watch_forks && shared)
+        __atomic_sub_fetch(&shared->forking, 1, __ATOMIC_SEQ_CST);
+    if (!watch_forks)
+        return;
     int tid = (int)sys3(__NR_gettid, 0, 0, 0);
     for (int i = 0; i < FORKS_AT_ONCE; i++)
         if (__atomic_load_n(&forks[i].tid, __ATOMIC_ACQUIRE) == tid) {
@@ -668,6 +686,7 @@ static void in_child(void)
                 sys3(__NR_close, forks[i].connection, 0, 0);
             forks[i].tid = 0;
         }
+    shared = NULL; /* the parent's */
     find_tid_address();
     report(AGENT_CHILD);
 }
@@ -728,6 +747,7 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
     clear(&ready, sizeof ready);
     struct agent *agent = NULL;
     ready.tid_address = tid_address;
+    ready.changes_read = (uint64_t)&changes_read;
     if (kind == AGENT_CHILD && mark)
         (void)*(volatile char *)mark;
     int device = welcome->has_device ? given[1] : -1;
@@ -753,6 +773,8 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
         receive_fds(sock, &go, sizeof go, none) != 0)
         end_program();
     if (agent && ready.error == 0) {
+        if (go.verdict == AGENT_MANAGE)
+            shared = (struct agent_shared *)(agent->pool + welcome->pool_bytes - PAGE);
         set_word(&agent->verdict, (int)go.verdict);
         /* The agent needs this thread no more, and will begin when it gets a processor. */
         struct agent_result serving;
@@ -762,12 +784,11 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
             end_program();
     }
     if (kind == AGENT_IMAGE) {
-        void (*before)(void) = go.watch_forks ? before_fork : NULL;
-        void (*after)(void) = go.watch_forks ? after_fork : NULL;
+        watch_forks = go.watch_forks != 0;
         if (__register_atfork)
-            __register_atfork(before, after, in_child, NULL);
+            __register_atfork(before_fork, after_fork, in_child, NULL);
         else if (pthread_atfork)
-            pthread_atfork(before, after, in_child);
+            pthread_atfork(before_fork, after_fork, in_child);
     }
     for (int i = 0; i < 2; i++)
         if (uffds[i] >= 0)

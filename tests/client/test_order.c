@@ -147,7 +147,7 @@ static void test_maps(void **state)
     assert_false(
         proc_map_parse("7ffd00000000-7ffd00001000 r-xp 00000000 00:00 0   [vdso]", &range));
     assert_false(proc_map_parse("7f00-7f01 r--p 00000000 00:00 0 ", &range));
-    assert_false(proc_map_parse("7f00-7f01 rwxp 00000000 00:00 0 ", &range));
+    assert_true(proc_map_parse("7f00-7f01 rwxp 00000000 00:00 0 ", &range));
     assert_false(proc_map_parse("7f00-7f01 rw-s 00000000 00:01 1024  /dev/zero (deleted)", &range));
     assert_false(proc_map_parse("7f00-7f01 rw-p 00001000 fe:00 1234  /usr/lib/libc.so.6", &range));
     assert_false(proc_map_parse("", &range));

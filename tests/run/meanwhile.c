@@ -1,17 +1,20 @@
 /*
  * meanwhile: one thread forks while another unmaps and moves memory that is outside.
  *
- *     meanwhile [--rounds=100] [--corrupt]
+ *     meanwhile [--rounds=100] [--corrupt] [--forking]
  *
  * A child has what was there before such a call, or what was there after it: each area is where it
- * was or where it was moved to, whole, or, unmapped, nowhere. The first wrong one ends the program:
- * one line on standard error, exit 1. --corrupt moves one byte of an area, too.
+ * was or where it was moved to, whole, or, unmapped, nowhere. And a thread that has unmapped memory
+ * and grown other memory into its place finds zeros there, so does the child that it forks then,
+ * while another thread sleeps (--forking: while another forks). The first wrong one ends the
+ * program: one line on standard error, exit 1. --corrupt moves one byte of an area, too.
  */
 #include "pages.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,22 +144,116 @@ static void fork_meanwhile(uint64_t round, bool corrupt)
     tidy_up();
 }
 
+/* ---- what takes the place of what was unmapped ---- */
+
+enum { SPOT_PAGES = 4 * AREA_PAGES };
+
+static atomic_bool stop;
+static uint64_t grown;
+
+static void *fork_often(void *arg)
+{
+    (void)arg;
+    while (!stop) {
+        pid_t pid = fork();
+        pages_must(pid >= 0, "fork");
+        if (pid == 0)
+            _exit(0);
+        pages_must(waitpid(pid, NULL, 0) == pid, "waitpid");
+        usleep(1000);
+    }
+    return NULL;
+}
+
+static void *sleep_on(void *arg)
+{
+    while (!stop)
+        usleep(10000);
+    return arg;
+}
+
+static void must_map_at(char *at, int advice)
+{
+    size_t bytes = AREA_PAGES * PAGE_BYTES;
+    pages_must(mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+                    0) == at,
+               "mmap");
+    pages_must(madvise(at, bytes, advice) == 0, "madvise");
+}
+
+/* Memory that was filled under ID, and is outside as far as may be, lies behind other memory or is
+ * moved there; then it is unmapped, and the other grows over its place. */
+static void grow_over(uint64_t id, bool moved)
+{
+    size_t bytes = AREA_PAGES * PAGE_BYTES;
+    char *from = moved ? map_apart() : NULL;
+    char *spot = mmap(NULL, SPOT_PAGES * PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    pages_must(spot != MAP_FAILED && munmap(spot, SPOT_PAGES * PAGE_BYTES) == 0, "mmap");
+    char *other = spot + bytes, *behind = other + bytes;
+    if (!moved)
+        from = behind;
+    must_map_at(other, MADV_DODUMP);
+    must_map_at(from, MADV_DONTDUMP); /* not one mapping with the other */
+    pages_fill(other, id + 1, 0, AREA_PAGES);
+    pages_fill(from, id, 0, AREA_PAGES);
+    pages_press_some(from, AREA_PAGES);
+    if (moved)
+        pages_must(mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, behind) == behind,
+                   "mremap");
+    pages_must(munmap(behind, bytes) == 0, "munmap");
+    /* Another thread's new mapping may have come there. */
+    if (mremap(other, bytes, 2 * bytes, 0) == other) {
+        grown++;
+        pid_t pid = fork();
+        pages_must(pid >= 0, "fork");
+        pages_check_zero(behind, AREA_PAGES);
+        pages_check(other, id + 1, 0, AREA_PAGES);
+        if (pid == 0)
+            _exit(0);
+        int status;
+        pages_must(waitpid(pid, &status, 0) == pid, "waitpid");
+        if (status != 0)
+            pages_fail("the child of %llu ended with %#x", (unsigned long long)id,
+                       (unsigned)status);
+        bytes *= 2;
+    }
+    munmap(other, bytes);
+    if (moved)
+        munmap(from - PAGE_BYTES, (AREA_PAGES + 2) * PAGE_BYTES);
+}
+
+static void grow_beside(void *(*beside)(void *arg), uint64_t rounds)
+{
+    pthread_t other;
+    stop = false;
+    pages_must(pthread_create(&other, NULL, beside, NULL) == 0, "pthread_create");
+    for (uint64_t round = 0; round < rounds; round++)
+        grow_over(1000000 + 2 * round, round % 2);
+    stop = true;
+    pages_must(pthread_join(other, NULL) == 0, "pthread_join");
+}
+
 int main(int argc, char **argv)
 {
     uint64_t rounds = 100;
-    bool corrupt = false;
+    bool corrupt = false, forking = false;
     for (int i = 1; i < argc; i++)
         if (strncmp(argv[i], "--rounds=", 9) == 0)
             rounds = strtoull(argv[i] + 9, NULL, 10);
         else if (strcmp(argv[i], "--corrupt") == 0)
             corrupt = true;
+        else if (strcmp(argv[i], "--forking") == 0)
+            forking = true;
         else
             return 2;
     pages_name("fork, memory being changed");
     pages_start(BALLAST_BYTES);
     for (uint64_t round = 0; round < rounds; round++)
         fork_meanwhile(round, corrupt);
-    printf("meanwhile: ok, %llu forks, %llu areas before, %llu after\n", (unsigned long long)forks,
-           (unsigned long long)before, (unsigned long long)after);
+    pages_name("grown over what was unmapped");
+    grow_beside(forking ? fork_often : sleep_on, rounds);
+    printf("meanwhile: ok, %llu forks, %llu areas before, %llu after, %llu times grown\n",
+           (unsigned long long)forks, (unsigned long long)before, (unsigned long long)after,
+           (unsigned long long)grown);
     return 0;
 }
