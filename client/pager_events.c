@@ -360,9 +360,10 @@ static bool matters_to_child(const struct space *space, const struct uffd_msg *m
 /* A thread is between fork()'s handlers. Where none are called nobody says so. */
 static bool may_be_forking(const struct space *space)
 {
+    if (!space->pool || !space->has_fork_event)
+        return false;
     const struct agent_shared *shared = (const void *)(space->pool + SPACE_SHARED_AT);
-    return space->pool && space->has_fork_event &&
-           __atomic_load_n(&shared->forking, __ATOMIC_SEQ_CST) > 0;
+    return __atomic_load_n(&shared->forking, __ATOMIC_SEQ_CST) > 0;
 }
 
 /* The kernel tells of a fork and of an unmapping when they are over, of which first is chance. So

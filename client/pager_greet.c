@@ -312,13 +312,13 @@ static int admit_child(struct pager *pager, struct greeting *greeting)
     return orphan ? adopt_orphan(pager, greeting, orphan) : admit_image(pager, greeting);
 }
 
-/* Its agent's thread is there no more: exec() ends all threads first. */
 static bool has_ended(int connection)
 {
     struct pollfd fd = {connection, POLLIN | POLLRDHUP, 0};
     return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLHUP | POLLRDHUP | POLLERR));
 }
 
+/* Its agent's thread is there no more: exec() ends all threads first. */
 static bool has_hung_up(const struct space *space)
 {
     return has_ended(space->agent);

@@ -773,6 +773,7 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
         receive_fds(sock, &go, sizeof go, none) != 0)
         end_program();
     if (agent && ready.error == 0) {
+        changes_read = 0; /* a child has its parent's until now */
         if (go.verdict == AGENT_MANAGE)
             shared = (struct agent_shared *)(agent->pool + welcome->pool_bytes - PAGE);
         set_word(&agent->verdict, (int)go.verdict);
