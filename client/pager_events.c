@@ -397,7 +397,7 @@ static void tell_changes(struct space *space, const struct uffd_msg *messages, i
             messages[i].event != UFFD_EVENT_PAGEFAULT && messages[i].event != UFFD_EVENT_FORK;
     if (space->nchanges == before)
         return;
-    if (space->may_fork && space->proc &&
+    if ((space->may_fork || space->gathering) && space->proc &&
         !proc_map_write(space->proc, space->changes_read, &space->nchanges, sizeof space->nchanges))
         log_debug("Pager", "%d cannot be written to: %s", (int)space->pid, strerror(errno));
 }
