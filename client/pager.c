@@ -43,11 +43,21 @@ uint64_t pager_room(const struct pager *pager)
     return resident < pager->limit ? pager->limit - resident : 0;
 }
 
+/* Between the threshold and the limit: the upper half is for memory that grows unseen. */
+static uint64_t middle(const struct pager *pager)
+{
+    return (pager->high + pager->limit) / 2;
+}
+
 uint64_t pager_room_ahead(const struct pager *pager)
 {
     uint64_t resident = pager_resident(pager);
-    uint64_t middle = (pager->high + pager->limit) / 2;
-    return resident < middle ? middle - resident : 0;
+    return resident < middle(pager) ? middle(pager) - resident : 0;
+}
+
+bool pager_is_crowded(const struct pager *pager, uint64_t more)
+{
+    return pager_resident(pager) + more > middle(pager);
 }
 
 static void publish(struct pager *pager, uint64_t now_us)

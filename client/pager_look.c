@@ -429,11 +429,6 @@ static bool may_have_mapped(const struct space *space, const struct proc_size *s
     return space->look_again || size->virtual_pages != space->virtual_pages;
 }
 
-bool pager_is_crowded(const struct pager *pager, uint64_t more)
-{
-    return pager_resident(pager) + more > (pager->high + pager->limit) / 2;
-}
-
 /* The program has filled memory we had not seen, faster than pages can leave: let it wait. Half of
  * what lies between the threshold and the limit is kept for what it does until it stops. The same
  * when it has grown by so much since the last look that by the next it could be over. */

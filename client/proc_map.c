@@ -375,15 +375,23 @@ static struct thread *find_thread(struct proc_map *map, pid_t tid)
     return thread;
 }
 
-int proc_map_look_at_threads(struct proc_map *map)
+/* The list of its threads. NULL: errno says why. */
+static DIR *open_threads(const struct proc_map *map)
 {
     int fd = openat(map->dir, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        int err = -errno;
+    int err = errno;
+    if (!dir)
         shut(fd);
-        return err == -ENOENT ? -ESRCH : err;
-    }
+    errno = err;
+    return dir;
+}
+
+int proc_map_look_at_threads(struct proc_map *map)
+{
+    DIR *dir = open_threads(map);
+    if (!dir)
+        return errno == ENOENT ? -ESRCH : -errno;
     for (size_t i = 0; i < map->nthreads; i++)
         map->threads[i].seen = false;
     int err = 0;
@@ -475,8 +483,7 @@ pid_t proc_map_thread_called(const struct proc_map *map, pid_t number)
 {
     int in;
     (void)own_number(map, map->pid, &in);
-    int fd = in > 1 ? openat(map->dir, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    DIR *dir = in > 1 ? open_threads(map) : NULL;
     pid_t found = number;
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
         pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
@@ -485,8 +492,6 @@ pid_t proc_map_thread_called(const struct proc_map *map, pid_t number)
     }
     if (dir)
         closedir(dir);
-    else
-        shut(fd);
     return found;
 }
 

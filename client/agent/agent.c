@@ -660,12 +660,8 @@ static void before_fork(void)
 }
 
 /* Says that it is done: a child may have a copy of the connection, and does not know. */
-static void after_fork(void)
+static void say_it_has_forked(void)
 {
-    if (!watch_forks && shared)
-        __atomic_sub_fetch(&shared->forking, 1, __ATOMIC_SEQ_CST);
-    if (!watch_forks)
-        return;
     int tid = (int)sys3(__NR_gettid, 0, 0, 0);
     for (int i = 0; i < FORKS_AT_ONCE; i++)
         if (__atomic_load_n(&forks[i].tid, __ATOMIC_ACQUIRE) == tid) {
@@ -675,6 +671,14 @@ static void after_fork(void)
             __atomic_store_n(&forks[i].tid, 0, __ATOMIC_RELEASE);
             return;
         }
+}
+
+static void after_fork(void)
+{
+    if (watch_forks)
+        say_it_has_forked();
+    else if (shared)
+        __atomic_sub_fetch(&shared->forking, 1, __ATOMIC_SEQ_CST);
 }
 
 /* The agent's thread has stayed with the parent. */
