@@ -261,25 +261,11 @@ static bool is_its_memory(const struct greeting *greeting)
            region.start == start && region.end == start + GATE_BYTES;
 }
 
-/* The child gets an agent that works on the userfaultfd which the kernel made at the fork. It waits
- * for our word and has one thread: what it has now will not change meanwhile. */
-static int adopt_orphan(struct pager *pager, struct greeting *greeting, struct space *orphan)
+/* Takes the child into our hands, which waits for our word and has one thread: what it has now will
+ * not change meanwhile. */
+static int take_orphan(struct pager *pager, struct greeting *greeting, struct space *orphan)
 {
     const struct agent_ready *ready = &greeting->ready;
-    if (events_are_pending(orphan) || !uffd_is_quiet(orphan->uffd))
-        return -EAGAIN;
-    int err = uffd_begin_plain(greeting->fds[1]);
-    if (!err)
-        err = uffd_register_plain(greeting->fds[1], ready->hold, ready->hold + GATE_BYTES);
-    if (!err)
-        err = uffd_register(orphan->uffd, ready->gate, ready->gate + GATE_BYTES);
-    if (!err && !is_its_memory(greeting))
-        err = -EXDEV;
-    if (!err)
-        err = space_take_process(orphan, greeting->space);
-    space_free(&greeting->space);
-    if (err)
-        return err;
     orphan->hold_uffd = greeting->fds[1];
     greeting->fds[1] = -1;
     memcpy(orphan->own, ready->own, sizeof orphan->own);
@@ -297,12 +283,37 @@ static int adopt_orphan(struct pager *pager, struct greeting *greeting, struct s
     orphan->sampled_resident = page_table_count(orphan->table, PAGE_RESIDENT);
     struct agent_go go = {AGENT_MANAGE, 0};
     struct agent_command adopt = {.op = AGENT_ADOPT};
-    err = answer(greeting, &go, sizeof go);
+    int err = answer(greeting, &go, sizeof go);
     if (!err)
         err = fd_message_send(greeting->connection, &adopt, offsetof(struct agent_command, runs),
                               &orphan->uffd, 1, MSG_DONTWAIT);
     if (!err)
         admit(pager, greeting, orphan);
+    return err;
+}
+
+/* The child gets an agent that works on the userfaultfd which the kernel made at the fork. */
+static int adopt_orphan(struct pager *pager, struct greeting *greeting, struct space *orphan)
+{
+    const struct agent_ready *ready = &greeting->ready;
+    if (events_are_pending(orphan) || !uffd_is_quiet(orphan->uffd))
+        return -EAGAIN;
+    int err = uffd_begin_plain(greeting->fds[1]);
+    if (!err)
+        err = uffd_register_plain(greeting->fds[1], ready->hold, ready->hold + GATE_BYTES);
+    if (!err)
+        err = uffd_register(orphan->uffd, ready->gate, ready->gate + GATE_BYTES);
+    if (!err && !is_its_memory(greeting))
+        err = -EXDEV;
+    if (!err)
+        err = space_take_process(orphan, greeting->space);
+    space_free(&greeting->space);
+    if (err)
+        return err;
+    err = take_orphan(pager, greeting, orphan);
+    /* It may have ended as soon as it had the first word. Nothing else would tell of that. */
+    if (err)
+        space_end(orphan);
     return err;
 }
 
