@@ -17,7 +17,7 @@
 
 enum {
     REGIONS_AT_ONCE = 64,
-    GATHER_US = 20000, /* where changes never end, faults wait so long for a quiet moment */
+    GATHER_US = 1000000, /* where changes never end, faults wait so long for a quiet moment */
 };
 
 /* Nothing that is under way for pages in [start, end) may reach them any more. */
@@ -357,49 +357,51 @@ static bool matters_to_child(const struct space *space, const struct uffd_msg *m
     }
 }
 
-/* A thread is between fork()'s handlers. Where none are called nobody says so. */
-static bool may_be_forking(const struct space *space)
-{
-    if (!space->pool || !space->has_fork_event)
-        return false;
-    const struct agent_shared *shared = (const void *)(space->pool + SPACE_SHARED_AT);
-    return __atomic_load_n(&shared->forking, __ATOMIC_SEQ_CST) > 0;
-}
-
 /* The kernel tells of a fork and of an unmapping when they are over, of which first is chance. So
  * before either is believed all is read that is under way: with what another thread has unmapped a
- * child would lose what it has from before. What is read while nobody forks came before the next
- * fork. */
+ * child would lose what it has from before. Where all is quiet nobody forks, and what was read came
+ * before the next fork. */
 static bool must_gather(struct space *space)
 {
-    if (space->dead || space->urgent || (!space->gathering && !space->may_fork) ||
-        uffd_is_quiet(space->uffd))
+    if (space->dead || space->urgent || !space->has_fork_event || uffd_is_quiet(space->uffd))
         return false;
     uint64_t now_us = ticks_us();
     if (!space->gathering) {
         bool matters = false;
         for (uint32_t i = 0; i < space->nwaiting && !matters; i++)
-            matters = matters_to_child(space, &space->waiting[i]);
-        if (!matters || !has_other_threads(space))
+            matters = matters_to_child(space, &space->waiting[i].message);
+        if (!matters)
             return false;
         space->gathering_us = now_us;
     }
     return space->nwaiting < SPACE_WAITING && now_us - space->gathering_us < GATHER_US;
 }
 
-/* So that a child that is copied from now on shows that what was read until now came before: first
- * of all, for who was told of a change may be about to fork. */
-static void tell_changes(struct space *space, const struct uffd_msg *messages, int count)
+/* With one thread one thing comes after the other, and where nothing is out nothing can be wrong.
+ */
+static bool must_tell(const struct space *space)
 {
-    uint64_t before = space->nchanges;
-    for (int i = 0; i < count; i++)
-        space->nchanges +=
-            messages[i].event != UFFD_EVENT_PAGEFAULT && messages[i].event != UFFD_EVENT_FORK;
-    if (space->nchanges == before)
-        return;
-    if ((space->may_fork || space->gathering) && space->proc &&
-        !proc_map_write(space->proc, space->changes_read, &space->nchanges, sizeof space->nchanges))
+    return space->has_fork_event && space_pages_out(space) > 0 && has_other_threads(space);
+}
+
+/* A child shows with its copy of a number which events were queued before it was copied, and so are
+ * about what came before it. It must be there before the event is read: until then who raised it
+ * waits, and can fork no other child. Returns how many messages may be read. */
+static size_t tell_next(struct space *space)
+{
+    uint64_t next = space->nevents + 1;
+    if (!uffd_is_readable(space->uffd))
+        return 0;
+    if (space->queued_told == next || uffd_is_quiet(space->uffd)) /* quiet: it is a fault */
+        return 1;
+    uint64_t nfaults = uffd_count_faults(space->uffd);
+    if (nfaults > 0)
+        return nfaults < SPACE_MESSAGES ? nfaults : SPACE_MESSAGES;
+    if (proc_map_write(space->proc, space->events_queued, &next, sizeof next))
+        space->queued_told = next;
+    else
         log_debug("Pager", "%d cannot be written to: %s", (int)space->pid, strerror(errno));
+    return 1;
 }
 
 static void take_from_waiting(struct space *space, uint32_t at)
@@ -413,7 +415,7 @@ static void take_from_waiting(struct space *space, uint32_t at)
 static bool answer_forks(struct space *space)
 {
     for (uint32_t i = 0; i < space->nwaiting;) {
-        if (space->waiting[i].event != UFFD_EVENT_FORK) {
+        if (space->waiting[i].message.event != UFFD_EVENT_FORK) {
             i++;
             continue;
         }
@@ -437,7 +439,7 @@ void events_believe(struct space *space)
     if (space->answering)
         return;
     for (uint32_t i = 0; i < space->nwaiting; i++)
-        events_believe_one(space, &space->waiting[i]);
+        events_believe_one(space, &space->waiting[i].message);
     space->nwaiting = 0;
     space->urgent = false;
 }
@@ -487,13 +489,12 @@ static void take_in(struct space *space, const struct uffd_msg *messages, int co
     struct fault faults[SPACE_MESSAGES];
     int nfaults = 0;
     uint64_t now = space->pager->faulted_us = ticks_us();
-    tell_changes(space, messages, count);
     for (int i = 0; i < count; i++) {
         if (messages[i].event != UFFD_EVENT_PAGEFAULT) {
             if (messages[i].event == UFFD_EVENT_FORK)
                 fork_read(space, (int)messages[i].arg.fork.ufd);
             note_move(space, &messages[i]);
-            space->waiting[space->nwaiting++] = messages[i];
+            space->waiting[space->nwaiting++] = (struct event){messages[i], ++space->nevents};
             continue;
         }
         if (!space->proc)
@@ -536,13 +537,16 @@ int events_read(struct space *space)
     while (events_may_be_read(space)) {
         struct uffd_msg messages[SPACE_MESSAGES];
         size_t room = SPACE_WAITING - space->nwaiting;
-        size_t most = room < SPACE_MESSAGES ? room : SPACE_MESSAGES;
+        size_t most = must_tell(space) ? tell_next(space) : SPACE_MESSAGES;
+        if (most == 0)
+            break;
+        if (most > room)
+            most = room;
         take_back_left(space);
         if (space->nrecent > 0)
             forget_gone_moves(space);
         if (must_not_read(space)) /* right before it is read */
             break;
-        space->may_fork = may_be_forking(space); /* as well: who is told of may fork then */
         ssize_t got = read(space->uffd, messages, most * sizeof *messages);
         if (got <= 0)
             break;

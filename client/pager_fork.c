@@ -27,7 +27,7 @@ enum {
 bool fork_is_waited_for(const struct space *space)
 {
     for (uint32_t i = 0; i < space->nwaiting; i++)
-        if (space->waiting[i].event == UFFD_EVENT_FORK)
+        if (space->waiting[i].message.event == UFFD_EVENT_FORK)
             return true;
     return false;
 }
@@ -80,9 +80,8 @@ static int copy_tables(struct space *child, const struct space *parent)
  * mappings say up to which it has gone along. */
 struct unsure {
     uint32_t count, before; /* before: so many of them were read before the fork */
-    uint64_t first;         /* so many had been read before all of them */
-    uint64_t changes_read;  /* where the child has its parent's number of that */
-    struct uffd_msg changes[];
+    uint64_t events_queued; /* where the child has its parent's number of that */
+    struct event changes[];
 };
 
 static int note_unsure(struct space *child, const struct space *parent, uint32_t before)
@@ -94,11 +93,10 @@ static int note_unsure(struct space *child, const struct space *parent, uint32_t
     if (!unsure)
         return -ENOMEM;
     for (uint32_t i = 0; i < parent->nwaiting; i++)
-        if (parent->waiting[i].event != UFFD_EVENT_FORK)
+        if (parent->waiting[i].message.event != UFFD_EVENT_FORK)
             unsure->changes[unsure->count++] = parent->waiting[i];
     unsure->before = before;
-    unsure->first = parent->nchanges - unsure->count;
-    unsure->changes_read = parent->changes_read;
+    unsure->events_queued = parent->events_queued;
     child->unsure = unsure;
     return 0;
 }
@@ -157,7 +155,7 @@ static int find_registered(const struct unsure *unsure, pid_t pid, struct area_m
     int err = pagemap < 0 ? -errno : 0;
     for (uint32_t i = 0; i < unsure->count && !err; i++) {
         struct agent_range ranges[2];
-        for (int r = touched(&unsure->changes[i], ranges) - 1; r >= 0 && !err; r--)
+        for (int r = touched(&unsure->changes[i].message, ranges) - 1; r >= 0 && !err; r--)
             err = scan_registered(pagemap, ranges[r], found);
     }
     if (pagemap >= 0)
@@ -172,7 +170,7 @@ static uint64_t differing(const struct unsure *unsure, const struct area_map *ar
     for (uint32_t i = 0; i < unsure->count; i++) {
         struct agent_range ranges[2];
         /* Where memory is moved from it may stay registered (MREMAP_DONTUNMAP). */
-        int count = touched(&unsure->changes[i], ranges);
+        int count = touched(&unsure->changes[i].message, ranges);
         for (int r = 0; r < count; r++)
             pages += (r == count - 1 ? 2 : 1) *
                      area_map_differing(areas, found, ranges[r].start, ranges[r].end);
@@ -185,16 +183,18 @@ static uint32_t distance(uint32_t a, uint32_t b)
     return a < b ? b - a : a - b;
 }
 
-/* How many of the changes had been read for certain when the child was copied. */
+/* How many of the changes had been made for certain when the child was copied. */
 static uint32_t count_certain(const struct unsure *unsure, pid_t pid)
 {
-    uint64_t read = 0;
-    struct iovec to = {&read, sizeof read};
-    struct iovec from = {(void *)unsure->changes_read, sizeof read};
-    if (process_vm_readv(pid, &to, 1, &from, 1, 0) != (ssize_t)sizeof read || read <= unsure->first)
+    uint64_t queued = 0;
+    struct iovec to = {&queued, sizeof queued};
+    struct iovec from = {(void *)unsure->events_queued, sizeof queued};
+    if (process_vm_readv(pid, &to, 1, &from, 1, 0) != (ssize_t)sizeof queued)
         return 0;
-    uint64_t certain = read - unsure->first;
-    return certain < unsure->count ? (uint32_t)certain : unsure->count;
+    uint32_t certain = 0;
+    while (certain < unsure->count && unsure->changes[certain].number <= queued)
+        certain++;
+    return certain;
 }
 
 /* After how many of the changes, but at least CERTAIN, the areas are most like those FOUND; of such
@@ -212,7 +212,7 @@ static int find_moment(const struct unsure *unsure, uint32_t certain, struct are
         }
         if (i == unsure->count)
             return 0;
-        int err = change_areas(areas, &unsure->changes[i]);
+        int err = change_areas(areas, &unsure->changes[i].message);
         if (err)
             return err;
     }
@@ -238,7 +238,7 @@ void fork_settle(struct space *child, pid_t pid)
     area_map_destroy(&areas);
     area_map_destroy(&found);
     for (uint32_t i = 0; i < moment; i++)
-        events_believe_one(child, &unsure->changes[i]);
+        events_believe_one(child, &unsure->changes[i].message);
     free(unsure);
 }
 
@@ -273,7 +273,7 @@ static int make_child(struct space *parent, uint32_t at)
         space_free(&child);
         return err;
     }
-    child->uffd = (int)parent->waiting[at].arg.fork.ufd;
+    child->uffd = (int)parent->waiting[at].message.arg.fork.ufd;
     child->has_fork_event = true;
     child->pressed = true;
     child->being_made = true;
@@ -310,7 +310,7 @@ bool fork_answer(struct space *space, uint32_t at)
         return false;
     space->pager->counters.forks++;
     if (space_pages_out(space) == 0 && !space->lost) {
-        int child_uffd = (int)space->waiting[at].arg.fork.ufd;
+        int child_uffd = (int)space->waiting[at].message.arg.fork.ufd;
         /* The child has all there is: without its userfaultfd it runs natively. */
         guard_let_go(space->pager->config.guard_fd, child_uffd);
         close(child_uffd);

@@ -96,7 +96,7 @@ static int take_hold(struct space *space, const struct agent_ready *ready)
     }
     memcpy(space->own, ready->own, sizeof space->own);
     space->mark = ready->mark / PAGE_BYTES;
-    space->changes_read = ready->changes_read;
+    space->events_queued = ready->events_queued;
     space->agent_own_tid = ready->tid;
     space->agent_tid = proc_map_thread_called(space->proc, ready->tid);
     guard_keep(space->pager->config.guard_fd, space->uffd);
@@ -269,7 +269,7 @@ static int take_orphan(struct pager *pager, struct greeting *greeting, struct sp
     orphan->hold_uffd = greeting->fds[1];
     greeting->fds[1] = -1;
     memcpy(orphan->own, ready->own, sizeof orphan->own);
-    orphan->changes_read = ready->changes_read;
+    orphan->events_queued = ready->events_queued;
     orphan->agent_own_tid = ready->tid;
     orphan->agent_tid = proc_map_thread_called(orphan->proc, ready->tid);
     if (!orphan->wiped)

@@ -36,10 +36,9 @@ enum {
     SPACE_RECENT_MOVES = 64,
     SPACE_LEFT_PAGES = 64,
     SPACE_MESSAGES = 64, /* of the userfaultfd, read at once */
-    SPACE_WAITING = 128, /* of them, read and not believed yet */
+    SPACE_WAITING = 512, /* of them, read and not believed yet */
     SPACE_FORKING = 16,  /* threads about to fork at once */
-    SPACE_SHARED_AT = SPACE_BATCHES * BATCH_PAGES * PAGE_BYTES, /* struct agent_shared */
-    SPACE_POOL_BYTES = SPACE_SHARED_AT + PAGE_BYTES,
+    SPACE_POOL_BYTES = SPACE_BATCHES * BATCH_PAGES * PAGE_BYTES,
     FETCH_PAGES = READAHEAD_MAX_PAGES,
 };
 
@@ -118,7 +117,7 @@ struct space {
     bool has_fork_event;
     struct agent_range own[AGENT_OWN_RANGES];
     uint64_t mark; /* the page by which a child shows whose it is */
-    char *pool;    /* its last page: struct agent_shared */
+    char *pool;
     struct proc_map *proc;
     struct page_table *table;
     struct area_map *areas;
@@ -148,11 +147,14 @@ struct space {
     } drops, late_drops; /* not given yet; late: not before the batch that waits */
     /* Events that were read and are not believed yet. GATHERING: more are to be read before, for a
      * fork may be under way; ANSWERING: a fork comes before them, and nothing is read meanwhile. */
-    struct uffd_msg waiting[SPACE_WAITING];
+    struct event {
+        struct uffd_msg message;
+        uint64_t number;
+    } waiting[SPACE_WAITING];
     uint32_t nwaiting;
-    uint64_t nchanges;     /* read so far, but for forks; */
-    uint64_t changes_read; /* where the process, and its child, has that number */
-    bool may_fork;         /* a fork may have been under way when they were read */
+    uint64_t nevents;       /* read so far */
+    uint64_t events_queued; /* where the process, and its child, has how many were queued; */
+    uint64_t queued_told;   /* what was written there last */
     bool gathering, answering;
     bool urgent;           /* among them is an unmapping of what was moved just now: no gathering */
     uint64_t gathering_us; /* since then */

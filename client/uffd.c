@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -185,6 +187,29 @@ bool uffd_is_quiet(int fd)
     /* The kernel looks for pending changes before it looks at the (invalid) range. */
     struct uffdio_zeropage nothing = {.range = {0, 0}};
     return ioctl(fd, UFFDIO_ZEROPAGE, &nothing) == 0 || errno != EAGAIN;
+}
+
+bool uffd_is_readable(int fd)
+{
+    struct pollfd readable = {fd, POLLIN, 0};
+    return poll(&readable, 1, 0) == 1 && readable.revents == POLLIN;
+}
+
+/* userfaultfd_show_fdinfo() in fs/userfaultfd.c. */
+uint64_t uffd_count_faults(int fd)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    int info = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = info < 0 ? -1 : read(info, text, sizeof text - 1);
+    if (info >= 0)
+        close(info);
+    if (got <= 0)
+        return UINT64_MAX;
+    text[got] = '\0';
+    static const char name[] = "\npending:";
+    const char *pending = strstr(text, name);
+    return pending ? strtoull(pending + sizeof name - 1, NULL, 10) : UINT64_MAX;
 }
 
 bool uffd_is_gone(int fd)

@@ -57,6 +57,13 @@ void uffd_wake(int fd, uint64_t start, uint64_t npages);
  * returned true was looked at while nothing was pending. */
 bool uffd_is_quiet(int fd);
 
+/* Whether there is something to be read. Reads give faults first, then events in the order in which
+ * they came. */
+bool uffd_is_readable(int fd);
+
+/* How many faults are to be read; UINT64_MAX: not known. */
+uint64_t uffd_count_faults(int fd);
+
 /* Whether the memory the descriptor stands for is gone (exit or exec); true also of a descriptor
  * that is no userfaultfd. */
 bool uffd_is_gone(int fd);

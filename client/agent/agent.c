@@ -600,11 +600,8 @@ static uint64_t tid_address;
 
 static void report(uint32_t kind);
 
-/* What the pager sees, too; NULL: it has nothing to do with this process. And whether it wants to
- * be asked before each fork. */
-static struct agent_shared *shared;
-static int watch_forks;
-static volatile uint64_t changes_read; /* the pager writes it */
+static int watch_forks;                 /* the pager wants to be asked before each */
+static volatile uint64_t events_queued; /* the pager writes it */
 
 /* In one of the program's own threads. Where the kernel does not say (CONFIG_CHECKPOINT_RESTORE),
  * 0. */
@@ -651,12 +648,43 @@ static void ask_to_fork(void)
     note_fork(hello.tid, sock);
 }
 
+/* Threads between fork()'s handlers; threads that move memory to a place of their choice. */
+static int forking, placing;
+
+/* COUNT threads do what is not to be done together with what OTHER threads do: those go on first,
+ * or, where they have just come as well, one side gives way. Whoever has waited for a second goes
+ * on all the same: it may be waiting for itself (in a handler of a signal, or of fork()), or for
+ * threads that its process has only the count of (the child of a clone() system call); there, in
+ * time, without waiting. What is done together then is only less certain to be told apart. */
+static void begin_apart(int *count, const int *other, int gives_way)
+{
+    enum { NAP_NS = 50000, NAPS = 20000, PATIENCE = 3 };
+    static int in_vain;
+    const long nap[2] = {0, NAP_NS};
+    int naps = 0;
+    __atomic_add_fetch(count, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(other, __ATOMIC_SEQ_CST) > 0) {
+        if (naps++ == NAPS || __atomic_load_n(&in_vain, __ATOMIC_RELAXED) >= PATIENCE) {
+            __atomic_add_fetch(&in_vain, naps > NAPS, __ATOMIC_RELAXED);
+            return;
+        }
+        __atomic_sub_fetch(count, gives_way, __ATOMIC_SEQ_CST);
+        sys3(__NR_nanosleep, (long)nap, 0, 0);
+        __atomic_add_fetch(count, gives_way, __ATOMIC_SEQ_CST);
+    }
+    __atomic_store_n(&in_vain, 0, __ATOMIC_RELAXED);
+}
+
+static void end_apart(int *count)
+{
+    __atomic_sub_fetch(count, 1, __ATOMIC_SEQ_CST);
+}
+
 static void before_fork(void)
 {
+    begin_apart(&forking, &placing, 0);
     if (watch_forks)
         ask_to_fork();
-    else if (shared)
-        __atomic_add_fetch(&shared->forking, 1, __ATOMIC_SEQ_CST);
 }
 
 /* Says that it is done: a child may have a copy of the connection, and does not know. */
@@ -677,8 +705,7 @@ static void after_fork(void)
 {
     if (watch_forks)
         say_it_has_forked();
-    else if (shared)
-        __atomic_sub_fetch(&shared->forking, 1, __ATOMIC_SEQ_CST);
+    end_apart(&forking);
 }
 
 /* The agent's thread has stayed with the parent. */
@@ -690,7 +717,7 @@ static void in_child(void)
                 sys3(__NR_close, forks[i].connection, 0, 0);
             forks[i].tid = 0;
         }
-    shared = NULL; /* the parent's */
+    forking = placing = 0; /* in the parent */
     find_tid_address();
     report(AGENT_CHILD);
 }
@@ -751,7 +778,7 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
     clear(&ready, sizeof ready);
     struct agent *agent = NULL;
     ready.tid_address = tid_address;
-    ready.changes_read = (uint64_t)&changes_read;
+    ready.events_queued = (uint64_t)&events_queued;
     if (kind == AGENT_CHILD && mark)
         (void)*(volatile char *)mark;
     int device = welcome->has_device ? given[1] : -1;
@@ -777,9 +804,7 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
         receive_fds(sock, &go, sizeof go, none) != 0)
         end_program();
     if (agent && ready.error == 0) {
-        changes_read = 0; /* a child has its parent's until now */
-        if (go.verdict == AGENT_MANAGE)
-            shared = (struct agent_shared *)(agent->pool + welcome->pool_bytes - PAGE);
+        events_queued = 0; /* a child has its parent's until now */
         set_word(&agent->verdict, (int)go.verdict);
         /* The agent needs this thread no more, and will begin when it gets a processor. */
         struct agent_result serving;
@@ -861,9 +886,15 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
 
 /* ---- what the kernel does not tell of ---- */
 
-enum { ADVICE_GUARD_INSTALL = 102 };
+enum { ADVICE_GUARD_INSTALL = 102, MAX_ERRNO = 4095 };
 
 extern int *__errno_location(void) __attribute__((weak, visibility("default")));
+
+static void set_errno(long err)
+{
+    if (__errno_location)
+        *__errno_location() = (int)-err;
+}
 
 __attribute__((visibility("default"))) int madvise(void *at, unsigned long len_bytes, int advice);
 
@@ -880,9 +911,29 @@ int madvise(void *at, unsigned long len_bytes, int advice)
     }
     if (err >= 0)
         return 0;
-    if (__errno_location)
-        *__errno_location() = (int)-err;
+    set_errno(err);
     return -1;
+}
+
+__attribute__((visibility("default"))) void *mremap(void *old, unsigned long old_bytes,
+                                                    unsigned long new_bytes, int flags, void *new);
+
+/* In place of libc's (which takes NEW only where FLAGS say so), for moves to a place that may have
+ * been memory before. Of such a move and a fork at the same time a child's mappings do not show
+ * which came first: so they are not made at the same time. */
+void *mremap(void *old, unsigned long old_bytes, unsigned long new_bytes, int flags, void *new)
+{
+    int placed = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP);
+    if (placed)
+        begin_apart(&placing, &forking, 1);
+    long at = sys6(__NR_mremap, (long)old, (long)old_bytes, (long)new_bytes, flags, (long)new, 0);
+    if (placed)
+        end_apart(&placing);
+    if (at < 0 && at >= -MAX_ERRNO) {
+        set_errno(at);
+        return (void *)-1;
+    }
+    return (void *)at;
 }
 
 /* ---- where nothing is preloaded ---- */

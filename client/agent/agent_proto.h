@@ -80,11 +80,6 @@ struct agent_welcome {
     uint64_t pool_bytes;
 };
 
-/* The last page of the pool. */
-struct agent_shared {
-    uint32_t forking; /* threads between fork()'s handlers: a fork may be under way */
-};
-
 struct agent_range {
     uint64_t start, end; /* addresses */
 };
@@ -101,8 +96,8 @@ struct agent_ready {
     /* What the kernel clears when the thread that begins ends; 0: nothing. All of musl's threads
      * have the same. */
     uint64_t tid_address;
-    /* A uint64_t, which a child has a copy of: how many changes of mappings the pager had read. */
-    uint64_t changes_read;
+    /* A uint64_t, which a child has a copy of: how many events had been queued for certain. */
+    uint64_t events_queued;
     struct agent_range own[AGENT_OWN_RANGES]; /* never to be managed */
 };
 

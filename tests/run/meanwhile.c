@@ -1,34 +1,39 @@
 /*
  * meanwhile: one thread forks while another unmaps and moves memory that is outside.
  *
- *     meanwhile [--rounds=100] [--corrupt] [--forking]
+ *     meanwhile [--rounds=100] [--corrupt] [--forking] [--clone] [--onto]
  *
  * A child has what was there before such a call, or what was there after it: each area is where it
- * was or where it was moved to, whole, or, unmapped, nowhere. And a thread that has unmapped memory
- * and grown other memory into its place finds zeros there, so does the child that it forks then,
- * while another thread sleeps (--forking: while another forks). The first wrong one ends the
- * program: one line on standard error, exit 1. --corrupt moves one byte of an area, too.
+ * was or where it was moved to, whole, or, unmapped, nowhere. --clone: children are made by the
+ * system call alone. --onto: areas are moved onto others, and leave zeros behind. And a thread that
+ * has unmapped memory and grown other memory into its place finds zeros there, so does the child
+ * that it forks then, while another thread sleeps (--forking: while another forks). The first wrong
+ * one ends the program: one line on standard error, exit 1. --corrupt moves one byte of an area,
+ * too.
  */
 #include "pages.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { AREAS = 48, AREA_PAGES = 3, BALLAST_BYTES = 40 << 20 };
+enum { AREAS = 48, AREA_PAGES = 3, BALLAST_BYTES = 40 << 20, COVERED = 1 << 30 };
 
 static struct area {
     char *from, *to; /* to: where it is moved; NULL: it is unmapped */
     uint64_t id;
 } areas[AREAS];
 
+static bool onto, by_call;
 static atomic_int begun;
 static uint64_t forks, before, after;
 
@@ -41,18 +46,40 @@ static char *map_apart(void)
     return at + PAGE_BYTES;
 }
 
+static pid_t fork_it(void)
+{
+    pid_t pid = by_call ? (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL) : fork();
+    pages_must(pid >= 0, "fork");
+    return pid;
+}
+
+/* What is where an area is moved onto. */
+static uint64_t id_of_covered(const struct area *area)
+{
+    return area->id + COVERED;
+}
+
+static void fill(char *at, uint64_t id)
+{
+    pages_must(mprotect(at, AREA_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE) == 0, "mprotect");
+    pages_fill(at, id, 0, AREA_PAGES);
+}
+
 static void set_up(uint64_t round)
 {
     for (size_t i = 0; i < AREAS; i++) {
         areas[i].id = round * AREAS + i;
         areas[i].from = map_apart();
         areas[i].to = i % 2 ? map_apart() : NULL;
-        pages_must(mprotect(areas[i].from, AREA_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE) == 0,
-                   "mprotect");
-        pages_fill(areas[i].from, areas[i].id, 0, AREA_PAGES);
+        fill(areas[i].from, areas[i].id);
+        if (areas[i].to && onto)
+            fill(areas[i].to, id_of_covered(&areas[i]));
     }
-    for (size_t i = 0; i < AREAS; i++)
+    for (size_t i = 0; i < AREAS; i++) {
         pages_press_some(areas[i].from, AREA_PAGES);
+        if (areas[i].to && onto)
+            pages_press_some(areas[i].to, AREA_PAGES);
+    }
 }
 
 static void tidy_up(void)
@@ -70,11 +97,10 @@ static void *change(void *arg)
     for (int i = 0; i < AREAS; i++) {
         const struct area *area = &areas[i];
         size_t bytes = AREA_PAGES * PAGE_BYTES;
+        int flags = MREMAP_MAYMOVE | MREMAP_FIXED | (onto ? MREMAP_DONTUNMAP : 0);
         begun = i;
         if (area->to)
-            pages_must(mremap(area->from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, area->to) ==
-                           area->to,
-                       "mremap");
+            pages_must(mremap(area->from, bytes, bytes, flags, area->to) == area->to, "mremap");
         else
             pages_must(munmap(area->from, bytes) == 0, "munmap");
     }
@@ -101,10 +127,29 @@ static bool is_there(const char *at, uint64_t id)
     return there;
 }
 
+/* Whether an area has been moved onto other memory. */
+static bool is_moved_onto(const struct area *area)
+{
+    uint64_t word;
+    memcpy(&word, area->from, sizeof word);
+    if (word == 0) {
+        pages_check_zero(area->from, AREA_PAGES);
+        pages_check(area->to, area->id, 0, AREA_PAGES);
+        return true;
+    }
+    pages_check(area->from, area->id, 0, AREA_PAGES);
+    pages_check(area->to, id_of_covered(area), 0, AREA_PAGES);
+    return false;
+}
+
 /* In the child; how many areas it has as they were before, in its exit status. */
 static int look(void)
 {
     int nbefore = 0;
+    for (size_t i = 0; i < AREAS && onto; i++)
+        nbefore += areas[i].to ? !is_moved_onto(&areas[i]) : is_there(areas[i].from, areas[i].id);
+    if (onto)
+        return nbefore;
     for (size_t i = 0; i < AREAS; i++) {
         const struct area *area = &areas[i];
         bool was = is_there(area->from, area->id);
@@ -128,8 +173,7 @@ static void fork_meanwhile(uint64_t round, bool corrupt)
         ;
     if (corrupt)
         areas[AREAS - 1].id++;
-    pid_t pid = fork();
-    pages_must(pid >= 0, "fork");
+    pid_t pid = fork_it();
     if (pid == 0)
         _exit(100 + look());
     int status;
@@ -155,8 +199,7 @@ static void *fork_often(void *arg)
 {
     (void)arg;
     while (!stop) {
-        pid_t pid = fork();
-        pages_must(pid >= 0, "fork");
+        pid_t pid = fork_it();
         if (pid == 0)
             _exit(0);
         pages_must(waitpid(pid, NULL, 0) == pid, "waitpid");
@@ -204,8 +247,7 @@ static void grow_over(uint64_t id, bool moved)
     /* Another thread's new mapping may have come there. */
     if (mremap(other, bytes, 2 * bytes, 0) == other) {
         grown++;
-        pid_t pid = fork();
-        pages_must(pid >= 0, "fork");
+        pid_t pid = fork_it();
         pages_check_zero(behind, AREA_PAGES);
         pages_check(other, id + 1, 0, AREA_PAGES);
         if (pid == 0)
@@ -244,6 +286,10 @@ int main(int argc, char **argv)
             corrupt = true;
         else if (strcmp(argv[i], "--forking") == 0)
             forking = true;
+        else if (strcmp(argv[i], "--clone") == 0)
+            by_call = true;
+        else if (strcmp(argv[i], "--onto") == 0)
+            onto = true;
         else
             return 2;
     pages_name("fork, memory being changed");
