@@ -17,6 +17,7 @@
 
 enum {
     REGIONS_AT_ONCE = 64,
+    OFTEN_US = 10000,    /* events that are no further apart come often */
     GATHER_US = 1000000, /* where changes never end, faults wait so long for a quiet moment */
 };
 
@@ -378,10 +379,13 @@ static bool must_gather(struct space *space)
 }
 
 /* With one thread one thing comes after the other, and where nothing is out nothing can be wrong.
- */
+ * That an event comes in the moment between the question whether there is one and the answer is
+ * likely only where they come often. */
 static bool must_tell(const struct space *space)
 {
-    return space->has_fork_event && space_pages_out(space) > 0 && has_other_threads(space);
+    return space->has_fork_event && space_pages_out(space) > 0 &&
+           (ticks_us() < space->event_us + OFTEN_US || !uffd_is_quiet(space->uffd)) &&
+           has_other_threads(space);
 }
 
 /* A child shows with its copy of a number which events were queued before it was copied, and so are
@@ -494,6 +498,7 @@ static void take_in(struct space *space, const struct uffd_msg *messages, int co
             if (messages[i].event == UFFD_EVENT_FORK)
                 fork_read(space, (int)messages[i].arg.fork.ufd);
             note_move(space, &messages[i]);
+            space->event_us = now;
             space->waiting[space->nwaiting++] = (struct event){messages[i], ++space->nevents};
             continue;
         }

@@ -152,7 +152,8 @@ struct space {
         uint64_t number;
     } waiting[SPACE_WAITING];
     uint32_t nwaiting;
-    uint64_t nevents;       /* read so far */
+    uint64_t nevents;       /* read so far, */
+    uint64_t event_us;      /* the last one then */
     uint64_t events_queued; /* where the process, and its child, has how many were queued; */
     uint64_t queued_told;   /* what was written there last */
     bool gathering, answering;
