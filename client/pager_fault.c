@@ -36,14 +36,21 @@ void fault_list_add(struct fault_list *list, struct fault fault)
     list->faults[list->count++] = fault;
 }
 
-static void came_in(struct space *space, uint64_t page)
+/* It left so lately that with a little more memory it would still be there. */
+static bool left_lately(const struct space *space, uint64_t page)
+{
+    uint16_t at = page_table_evicted_at(space->table, page);
+    uint16_t now = (uint16_t)(space->evict_clock / 256);
+    return at != 0 && space->evict_clock > 0 && (uint16_t)(now - at) < space->pager->limit / 256;
+}
+
+/* FAULTED: the program has asked for this very page. What merely comes along, read ahead or mapped
+ * with others, proves nothing: else a reader of every few pages would have what it passes over put
+ * among the hot ones, in place of what it uses. */
+static void came_in(struct space *space, uint64_t page, bool faulted)
 {
     page_table_set(space->table, page, PAGE_RESIDENT);
-    uint16_t now = (uint16_t)(space->evict_clock / 256);
-    uint16_t away = (uint16_t)(now - page_table_evicted_at(space->table, page));
-    reclaim_push(space, page,
-                 away < space->pager->limit / 256 && space->evict_clock > 0 &&
-                     page_table_evicted_at(space->table, page) != 0);
+    reclaim_push(space, page, faulted && left_lately(space, page));
 }
 
 static void answered(struct space *space, uint64_t at_us)
@@ -92,7 +99,7 @@ static void handle_zero(struct space *space, struct fault fault, uint64_t room)
     if (done == -EEXIST) {
         if (is_untouched(space, fault.page) && area_map_find(space->areas, fault.page) &&
             !leaving_has(&space->leaving, fault.page))
-            came_in(space, fault.page); /* it was there, and nobody had told us */
+            came_in(space, fault.page, true); /* it was there, and nobody had told us */
         return;
     }
     if (done < 0) {
@@ -112,7 +119,7 @@ static void handle_zero(struct space *space, struct fault fault, uint64_t room)
     for (long i = 0; i < done; i++)
         /* The first may be RESIDENT by the table: the kernel has dropped it since (madvise). */
         if (is_untouched(space, fault.page + (uint64_t)i))
-            came_in(space, fault.page + (uint64_t)i);
+            came_in(space, fault.page + (uint64_t)i, i == 0);
     space->zero_next = fault.page + (uint64_t)done;
     space->pager->counters.faults_zero++;
     answered(space, fault.at_us);
@@ -144,7 +151,7 @@ static void handle_staged(struct space *space, struct fault fault)
         /* What the store will have of it, and when, is not known any more. */
         page_table_clear_stored(space->table, fault.page);
         batch->page[at] = NO_PAGE;
-        came_in(space, fault.page);
+        came_in(space, fault.page, true);
         space->pager->counters.faults_staged++;
         answered(space, fault.at_us);
         return;
@@ -238,6 +245,7 @@ static struct fetch *new_fetch(struct space *space, bool ahead)
         found->attempts = 0;
         found->ahead = ahead;
         found->early = false;
+        found->sparse = false;
         found->marker = NO_PAGE;
         found->age = ++space->fetch_clock;
     }
@@ -266,12 +274,30 @@ static bool install_run(struct fetch *fetch, uint32_t at, uint32_t end)
             continue;
         }
         for (long i = 0; i < done; i++, at++) {
-            came_in(space, fetch->page[at]);
+            came_in(space, fetch->page[at], fetch->wanted_us[at] != 0);
             answered(space, fetch->wanted_us[at]);
             fetch->page[at] = NO_PAGE;
         }
     }
     return true;
+}
+
+/* What has not been put in stays at hand. */
+static void keep_ready(struct fetch *fetch)
+{
+    struct page_table *table = fetch->space->table;
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < fetch->npages; i++) {
+        if (fetch->page[i] == NO_PAGE)
+            continue;
+        if (page_table_state(table, fetch->page[i]) != PAGE_READY)
+            page_table_set(table, fetch->page[i], PAGE_READY);
+        left++;
+    }
+    fetch->state = FETCH_READY;
+    fetch->ahead = true;
+    if (left == 0)
+        fetch_free(fetch);
 }
 
 /* First the pages somebody waits for, then the others as far as there is room. */
@@ -284,6 +310,10 @@ static void install(struct fetch *fetch)
     for (uint32_t i = 0; i < fetch->npages; i++)
         if (fetch->page[i] != NO_PAGE && fetch->wanted_us[i] && !install_run(fetch, i, i + 1))
             return;
+    if (fetch->sparse) {
+        keep_ready(fetch);
+        return;
+    }
     uint64_t room = pager_room(space->pager);
     for (uint32_t i = 0; i < fetch->npages;) {
         if (fetch->page[i] == NO_PAGE) {
@@ -421,20 +451,6 @@ static void install_early(struct fetch *fetch)
     }
 }
 
-/* What has not been put in. */
-static void keep_ready(struct fetch *fetch)
-{
-    uint32_t left = 0;
-    for (uint32_t i = 0; i < fetch->npages; i++)
-        if (fetch->page[i] != NO_PAGE) {
-            page_table_set(fetch->space->table, fetch->page[i], PAGE_READY);
-            left++;
-        }
-    fetch->state = FETCH_READY;
-    if (left == 0)
-        fetch_free(fetch);
-}
-
 static void on_pages(void *arg, struct rpc_answer *answer)
 {
     struct fetch *fetch = arg;
@@ -528,8 +544,9 @@ static void send_fetch(struct fetch *fetch)
 /* Asks for the remote pages of RANGE: the part of it around WANTED (NO_PAGE: any) that lies in one
  * area and one extent of keys. Returns NULL when nothing was asked for. */
 static struct fetch *start_fetch(struct space *space, struct readahead_range range, uint64_t wanted,
-                                 uint64_t wanted_us, bool ahead)
+                                 uint64_t wanted_us, bool sparse)
 {
+    bool ahead = wanted == NO_PAGE;
     uint64_t anchor = wanted != NO_PAGE ? wanted : range.first;
     const struct area *area = area_map_find(space->areas, anchor);
     if (!area || range.npages == 0)
@@ -555,6 +572,7 @@ static struct fetch *start_fetch(struct space *space, struct readahead_range ran
     }
     if (!fetch)
         return NULL;
+    fetch->sparse = sparse;
     fetch->shard = shard_set_place(space->pager->set, fetch->key[0]);
     if (ahead)
         space->pager->counters.readahead_issued += fetch->npages;
@@ -587,7 +605,7 @@ static void start_ahead(struct space *space, const struct readahead_plan *plan)
     bool marked = false;
     while (left.npages > 0) {
         struct readahead_range part = take_part(&left, plan->direction);
-        struct fetch *fetch = start_fetch(space, part, NO_PAGE, 0, true);
+        struct fetch *fetch = start_fetch(space, part, NO_PAGE, 0, plan->sparse);
         if (!fetch)
             continue;
         fetch->early = plan->proven;
@@ -638,14 +656,31 @@ static bool gather(struct space *space, struct fault fault)
     return true;
 }
 
+/* The program has not used it lately, as far as we know. */
+static bool is_out(struct space *space, uint64_t page)
+{
+    uint32_t at;
+    enum page_state state = page_table_state(space->table, page);
+    if (state != PAGE_FETCHING)
+        return state == PAGE_REMOTE || state == PAGE_READY;
+    const struct fetch *fetch = find_fetch(space, page, &at);
+    return fetch && fetch->wanted_us[at] == 0;
+}
+
+static struct readahead_fault around(struct space *space, uint64_t page)
+{
+    return (struct readahead_fault){page, page > 0 && is_out(space, page - 1),
+                                    is_out(space, page + 1)};
+}
+
 static void handle_remote(struct space *space, struct fault fault, uint64_t room)
 {
-    struct readahead_plan plan = readahead_miss(&space->readahead, fault.page);
+    struct readahead_plan plan = readahead_miss(&space->readahead, around(space, fault.page));
     if (room < plan.demand.npages)
         plan.demand = (struct readahead_range){fault.page, 1};
     bool alone = plan.demand.npages == 1 && area_map_find(space->areas, fault.page);
     if (alone ? !gather(space, fault)
-              : !start_fetch(space, plan.demand, fault.page, fault.at_us, false)) {
+              : !start_fetch(space, plan.demand, fault.page, fault.at_us, plan.sparse)) {
         /* Every fetch is under way: this one waits for the first to come back. */
         fault_list_add(&space->held, fault);
         return;
@@ -654,11 +689,18 @@ static void handle_remote(struct space *space, struct fault fault, uint64_t room
     start_ahead(space, &plan);
 }
 
-/* A fault on what was read ahead shows that the stream goes on. */
-static void on_hit(struct space *space, uint64_t page)
+/* A fault on what was read ahead shows that the stream goes on. What came, or comes, for one that
+ * has turned out to use all of it goes in after all. */
+static struct readahead_plan on_hit(struct space *space, struct fetch *fetch, uint32_t at)
 {
-    struct readahead_plan plan = readahead_hit(&space->readahead, page, most_ahead(space));
-    start_ahead(space, &plan);
+    struct readahead_plan plan =
+        readahead_hit(&space->readahead, around(space, fetch->page[at]), most_ahead(space));
+    if (plan.direction != 0 && !plan.sparse)
+        fetch->sparse = false;
+    for (uint32_t i = 0; i < fetch->npages; i++)
+        space->pager->counters.readahead_used +=
+            fetch->page[i] != NO_PAGE && (i == at || !fetch->sparse);
+    return plan;
 }
 
 /* Asked for already: say that somebody waits. */
@@ -666,14 +708,14 @@ static void handle_fetching(struct space *space, struct fault fault)
 {
     uint32_t at;
     struct fetch *fetch = find_fetch(space, fault.page, &at);
-    if (fetch && fetch->wanted_us[at] == 0) {
-        fetch->wanted_us[at] = fault.at_us;
-        if (fetch->ahead) {
-            space->pager->counters.faults_remote++;
-            space->pager->counters.readahead_used += fetch->npages;
-            on_hit(space, fault.page);
-        }
-    }
+    if (!fetch || fetch->wanted_us[at] != 0)
+        return;
+    fetch->wanted_us[at] = fault.at_us;
+    if (!fetch->ahead)
+        return;
+    space->pager->counters.faults_remote++;
+    struct readahead_plan plan = on_hit(space, fetch, at);
+    start_ahead(space, &plan);
 }
 
 static void handle_ready(struct space *space, struct fault fault)
@@ -684,10 +726,9 @@ static void handle_ready(struct space *space, struct fault fault)
         return;
     fetch->wanted_us[at] = fault.at_us;
     space->pager->counters.faults_remote++;
-    for (uint32_t i = 0; i < fetch->npages; i++)
-        space->pager->counters.readahead_used += fetch->page[i] != NO_PAGE;
+    struct readahead_plan plan = on_hit(space, fetch, at);
     install(fetch);
-    on_hit(space, fault.page);
+    start_ahead(space, &plan);
 }
 
 /* ---- all of them ---- */

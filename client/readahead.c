@@ -90,21 +90,32 @@ static void ask_ahead(struct readahead_stream *stream, struct readahead_plan *pl
     stream->edge = step(stream->edge, npages, stream->direction);
 }
 
-struct readahead_plan readahead_miss(struct readahead *readahead, uint64_t page)
+/* That PAGE faults says whether the program has used the one before it. */
+static void judge(struct readahead_stream *stream, struct readahead_fault fault)
 {
-    struct readahead_plan plan = {{page, 1}, {page, 0}, 0, false};
+    stream->sparse = stream->direction > 0 ? fault.out_below : fault.out_above;
+}
+
+struct readahead_plan readahead_miss(struct readahead *readahead, struct readahead_fault fault)
+{
+    uint64_t page = fault.page;
+    struct readahead_plan plan = {{page, 1}, {page, 0}, 0, false, false};
     struct readahead_stream *stream = find(readahead, page);
     if (!stream) {
         stream = oldest(readahead);
-        *stream = (struct readahead_stream){page, page, 0, 1, 0, page, ++readahead->clock};
+        *stream = (struct readahead_stream){page, page, 0, 1, 0, page, ++readahead->clock, false};
         return plan;
     }
     stream->used_at = ++readahead->clock;
+    judge(stream, fault);
+    plan.sparse = stream->sparse;
     widen(stream);
     int direction = plan.direction = stream->direction;
     stream->reach = 0;
     plan.demand = range_from(page, stream->window, direction);
     stream->next = stream->edge = stream->mark = step(page, stream->window, direction);
+    if (stream->sparse)
+        stream->next = step(page, 1, direction); /* the rest of the demand is only at hand */
     if (stream->window >= AHEAD_FROM_WINDOW)
         ask_ahead(stream, &plan, stream->window);
     return plan;
@@ -125,13 +136,21 @@ static struct readahead_stream *find_ahead(struct readahead *readahead, uint64_t
     return NULL;
 }
 
-struct readahead_plan readahead_hit(struct readahead *readahead, uint64_t page, uint32_t most)
+struct readahead_plan readahead_hit(struct readahead *readahead, struct readahead_fault fault,
+                                    uint32_t most)
 {
-    struct readahead_plan plan = {{page, 0}, {page, 0}, 0, false};
+    uint64_t page = fault.page;
+    struct readahead_plan plan = {{page, 0}, {page, 0}, 0, false, false};
     struct readahead_stream *stream = find_ahead(readahead, page);
     if (!stream)
         return plan;
     stream->used_at = ++readahead->clock;
+    judge(stream, fault);
+    plan.sparse = stream->sparse;
+    if (stream->sparse) {
+        stream->reach = 0;
+        most = 0;
+    }
     bool full = stream->window == READAHEAD_MAX_PAGES;
     widen(stream);
     plan.direction = stream->direction;

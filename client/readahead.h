@@ -10,6 +10,10 @@
  * on what was asked for last doubles how far beyond it that reaches, up to a limit. A fault where
  * the stream was not expected, or on pages that were not ready, begins small again.
  *
+ * A stream is sparse as long as the page before the one that faults is not in memory: the program
+ * passes pages over (it goes down a column of a matrix, say). What is fetched for it comes cheaper
+ * together than one by one, but most of it will not be used, and is not to take anybody's room.
+ *
  * Thread: the pager's.
  */
 #ifndef EDM_CLIENT_READAHEAD_H
@@ -28,12 +32,19 @@ struct readahead_stream {
     uint32_t reach;    /* so many pages beyond the window a hit is in are asked for */
     uint64_t mark;     /* where what was asked for last begins: a hit from there on asks for more */
     uint64_t used_at;
+    bool sparse;
 };
 
 /* Plain data so that it can be part of its owner; all zero to begin with. */
 struct readahead {
     struct readahead_stream streams[READAHEAD_STREAMS];
     uint64_t clock;
+};
+
+struct readahead_fault {
+    uint64_t page;
+    bool out_below,
+        out_above; /* its neighbours are not in memory, nor has anybody asked for them */
 };
 
 /* Pages as [first, first + npages); npages may be 0. */
@@ -47,13 +58,15 @@ struct readahead_plan {
     struct readahead_range ahead;
     int32_t direction; /* of the stream; 0: none */
     bool proven; /* what is ahead will most probably be used: it may be put in when it comes */
+    bool sparse; /* only the pages that fault are to be put in */
 };
 
-/* A fault on PAGE, which has to be fetched. */
-struct readahead_plan readahead_miss(struct readahead *readahead, uint64_t page);
+/* A fault on a page that has to be fetched. */
+struct readahead_plan readahead_miss(struct readahead *readahead, struct readahead_fault fault);
 
-/* A fault on PAGE, which had been fetched ahead: what to fetch next. demand is empty. MOST: pages
+/* A fault on a page that had been fetched ahead: what to fetch next. demand is empty. MOST: pages
  * to be had ahead; two windows are in any case. */
-struct readahead_plan readahead_hit(struct readahead *readahead, uint64_t page, uint32_t most);
+struct readahead_plan readahead_hit(struct readahead *readahead, struct readahead_fault fault,
+                                    uint32_t most);
 
 #endif

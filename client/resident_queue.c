@@ -3,7 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { FIRST_CAPACITY = 4096, YOUNG_SHARE = 10 /* a tenth */ };
+enum {
+    FIRST_CAPACITY = 4096,
+    YOUNG_SHARE = 10, /* a tenth */
+    STALE_EVERY = 8,  /* of the pages that leave one is a proven one, in any case */
+};
 
 struct ring {
     uint64_t *entries;             /* page << 8 | generation */
@@ -12,6 +16,7 @@ struct ring {
 
 struct resident_queue {
     struct ring young, proven;
+    unsigned pops;
 };
 
 int resident_queue_new(struct resident_queue **out)
@@ -74,7 +79,8 @@ bool resident_queue_pop(struct resident_queue *queue, struct resident_entry *out
     size_t all = resident_queue_length(queue);
     if (all == 0)
         return false;
-    bool young = queue->young.length * YOUNG_SHARE > all || queue->proven.length == 0;
+    bool young = queue->young.length * YOUNG_SHARE > all && ++queue->pops % STALE_EVERY != 0;
+    young = young || queue->proven.length == 0;
     uint64_t entry = take(young && queue->young.length > 0 ? &queue->young : &queue->proven);
     *out = (struct resident_entry){entry >> 8, (uint8_t)entry};
     return true;

@@ -3,8 +3,10 @@
  *
  * Two queues, first in first out, after S3-FIFO (Yang, Zhang, Qiu, Yue, Vinayak: "FIFO queues are
  * all you need for cache eviction", SOSP 2023): pages start in the young queue and leave from it as
- * long as it holds more than a tenth of all; a page that comes back soon after it left enters the
- * main queue. The paper's third part, the ghost queue, is the eviction time in the page table.
+ * long as it holds more than a tenth of all; a page that is asked for soon after it left enters the
+ * main queue (one that is merely read ahead does not). The paper's third part, the ghost queue, is
+ * the eviction time in the page table. Whether a page in the main queue is still used nobody can
+ * see: so every eighth that leaves is from there in any case, and shows it by coming back.
  *
  * Pure. Entries carry the page's generation and are not removed when a page goes: whoever takes one
  * compares generations and passes over old ones.

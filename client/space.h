@@ -78,7 +78,8 @@ struct fetch {
     uint32_t npages;
     uint32_t attempts;
     bool ahead;                 /* asked for ahead of use */
-    bool early;                 /* and to be put in when it comes, */
+    bool sparse;                /* only those of its pages that fault are to be put in */
+    bool early;                 /* asked for ahead, and to be put in when it comes, */
     uint64_t marker;            /* but for this page: its fault shows how far the program is */
     uint64_t page[FETCH_PAGES]; /* NO_PAGE: nobody wants it any more */
     uint64_t key[FETCH_PAGES];

@@ -33,6 +33,18 @@ static void check_plan(struct readahead_plan plan)
     assert_true(plan.direction != 0 || plan.ahead.npages == 0);
 }
 
+/* A fault between pages that are in memory. */
+static struct readahead_fault dense(uint64_t page)
+{
+    return (struct readahead_fault){page, false, false};
+}
+
+static struct readahead_fault around(uint64_t page)
+{
+    return (struct readahead_fault){page, page > 0 && !reader.here[page - 1],
+                                    page + 1 < PAGES && !reader.here[page + 1]};
+}
+
 static bool is_part_of(uint64_t page, uint32_t part)
 {
     return page < PAGES && reader.ready[page] == part;
@@ -47,7 +59,7 @@ static void keep(const struct readahead_plan *plan)
             continue;
         reader.parts += i % READAHEAD_MAX_PAGES == 0;
         reader.ready[page] = reader.parts;
-        reader.here[page] = plan->proven && i > 0;
+        reader.here[page] = plan->proven && !plan->sparse && i > 0;
         reader.asked++;
     }
 }
@@ -58,21 +70,27 @@ static void fault(uint64_t page)
     if (reader.here[page])
         return;
     if (reader.ready[page]) {
-        plan = readahead_hit(&reader.readahead, page, reader.most);
+        plan = readahead_hit(&reader.readahead, around(page), reader.most);
         assert_int_equal(plan.demand.npages, 0);
         /* The pager puts in the rest of what came with it. */
         uint32_t part = reader.ready[page];
-        for (uint64_t p = page; is_part_of(p, part); p++)
+        reader.here[page] = true;
+        for (uint64_t p = page; !plan.sparse && is_part_of(p, part); p++)
             reader.here[p] = true;
-        for (uint64_t p = page; is_part_of(p, part); p--)
+        for (uint64_t p = page; !plan.sparse && is_part_of(p, part); p--)
             reader.here[p] = true;
         reader.hits++;
     } else {
-        plan = readahead_miss(&reader.readahead, page);
+        plan = readahead_miss(&reader.readahead, around(page));
         assert_true(plan.demand.npages >= 1);
         assert_true(page - plan.demand.first < plan.demand.npages);
+        reader.parts++;
         for (uint64_t i = 0; i < plan.demand.npages && plan.demand.first + i < PAGES; i++)
-            reader.here[plan.demand.first + i] = true;
+            if (!plan.sparse)
+                reader.here[plan.demand.first + i] = true;
+            else if (!reader.here[plan.demand.first + i])
+                reader.ready[plan.demand.first + i] = reader.parts;
+        reader.here[page] = true;
         reader.misses++;
         reader.asked += plan.demand.npages;
     }
@@ -169,6 +187,32 @@ static void test_interleaved(void **state)
     assert_in_range(reader.hits, STREAMS * (LENGTH / 64 - 20), STREAMS * (LENGTH / 64 + 20));
 }
 
+/* Who passes pages over gets only those that are used, though more is fetched at once; and all of
+ * it again when no page is passed over any more. */
+static void test_sparse(void **state)
+{
+    (void)state;
+    for (int direction = -1; direction <= 1; direction += 2)
+        for (uint64_t stride = 2; stride <= 4; stride++) {
+            enum { FAULTS = 2000, THEN = 4096 };
+            begin();
+            reader.most = MOST;
+            uint64_t page = PAGES / 2;
+            for (int i = 0; i < FAULTS; i++, page += (uint64_t)direction * stride)
+                fault(page);
+            uint32_t here = 0;
+            for (uint64_t p = 0; p < PAGES; p++)
+                here += reader.here[p];
+            assert_int_equal(here, FAULTS);
+            assert_in_range(reader.misses, 1, 8);
+            assert_true(reader.asked <= FAULTS * stride + 2 * READAHEAD_MAX_PAGES);
+            uint32_t faults = reader.misses + reader.hits;
+            for (int i = 0; i < THEN; i++, page += (uint64_t)direction)
+                fault(page);
+            assert_true(reader.misses + reader.hits - faults <= THEN / 64 + 20);
+        }
+}
+
 static void test_window_doubles(void **state)
 {
     (void)state;
@@ -177,7 +221,7 @@ static void test_window_doubles(void **state)
         struct readahead readahead = {0};
         uint64_t page = 100000;
         for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) {
-            struct readahead_plan plan = readahead_miss(&readahead, page);
+            struct readahead_plan plan = readahead_miss(&readahead, dense(page));
             check_plan(plan);
             assert_int_equal(plan.demand.npages, windows[i]);
             uint64_t last = plan.demand.first + plan.demand.npages - 1;
@@ -200,7 +244,7 @@ static void test_random_faults_fetch_one_page(void **state)
     uint32_t more = 0;
     for (int i = 0; i < 20000; i++) {
         uint64_t page = test_random(&seed) >> 20;
-        struct readahead_plan plan = readahead_miss(&readahead, page);
+        struct readahead_plan plan = readahead_miss(&readahead, dense(page));
         check_plan(plan);
         assert_true(page - plan.demand.first < plan.demand.npages);
         more += plan.demand.npages + plan.ahead.npages != 1;
@@ -234,7 +278,7 @@ static void test_begin_of_memory(void **state)
     for (uint64_t from = 0; from < 300; from++) {
         struct readahead readahead = {0};
         for (uint64_t page = from + 1; page-- > 0;) {
-            struct readahead_plan plan = readahead_miss(&readahead, page);
+            struct readahead_plan plan = readahead_miss(&readahead, dense(page));
             check_plan(plan);
             assert_true(plan.demand.first + plan.demand.npages <= from + 65);
             assert_true(page - plan.demand.first < plan.demand.npages);
@@ -242,7 +286,7 @@ static void test_begin_of_memory(void **state)
                 break;
             page = plan.demand.first;
         }
-        check_plan(readahead_hit(&readahead, 0, MOST));
+        check_plan(readahead_hit(&readahead, dense(0), MOST));
     }
 }
 
@@ -250,7 +294,7 @@ static void test_hit_without_stream(void **state)
 {
     (void)state;
     struct readahead readahead = {0};
-    struct readahead_plan plan = readahead_hit(&readahead, 1234, MOST);
+    struct readahead_plan plan = readahead_hit(&readahead, dense(1234), MOST);
     assert_int_equal(plan.demand.npages, 0);
     assert_int_equal(plan.ahead.npages, 0);
 }
@@ -263,6 +307,7 @@ int main(void)
         cmocka_unit_test(test_reach),
         cmocka_unit_test(test_reach_grows),
         cmocka_unit_test(test_interleaved),
+        cmocka_unit_test(test_sparse),
         cmocka_unit_test(test_window_doubles),
         cmocka_unit_test(test_random_faults_fetch_one_page),
         cmocka_unit_test(test_stream_among_random_faults),

@@ -30,11 +30,14 @@ static void compact(struct list *list, uint64_t salt)
     list->length = kept;
 }
 
-/* Young ones leave as long as they are more than a tenth of all. */
+static unsigned many_young; /* times */
+
+/* Young ones leave as long as they are more than a tenth of all, but for every eighth time. */
 static struct resident_entry pop(void)
 {
     size_t all = lists[0].length + lists[1].length;
-    struct list *list = &lists[lists[0].length * 10 > all || lists[1].length == 0 ? 0 : 1];
+    bool young = lists[0].length * 10 > all && ++many_young % 8 != 0;
+    struct list *list = &lists[young || lists[1].length == 0 ? 0 : 1];
     struct resident_entry first = list->entries[0];
     memmove(list->entries, list->entries + 1, --list->length * sizeof *list->entries);
     return first;
@@ -105,6 +108,30 @@ static void compare(uint64_t *values, size_t count)
     assert_true(histogram_quantile_us(&histogram, 1) == histogram.max_us);
 }
 
+/* Pages that were hot once and are not any more do not stay for ever beside young ones. */
+static void test_stale(void **state)
+{
+    (void)state;
+    enum { STALE = 900, YOUNG = 1000 };
+    struct resident_queue *queue;
+    assert_int_equal(resident_queue_new(&queue), 0);
+    for (uint64_t page = 0; page < STALE; page++)
+        assert_int_equal(resident_queue_push(queue, (struct resident_entry){page, 0}, true), 0);
+    for (uint64_t page = 0; page < YOUNG; page++)
+        assert_int_equal(
+            resident_queue_push(queue, (struct resident_entry){STALE + page, 0}, false), 0);
+    int left = STALE;
+    for (int step = 0; step < 8 * STALE; step++) {
+        struct resident_entry entry;
+        assert_true(resident_queue_pop(queue, &entry));
+        left -= entry.page < STALE;
+        assert_int_equal(
+            resident_queue_push(queue, (struct resident_entry){STALE + YOUNG, 0}, false), 0);
+    }
+    assert_int_equal(left, 0);
+    resident_queue_destroy(&queue);
+}
+
 static void test_histogram(void **state)
 {
     (void)state;
@@ -169,9 +196,8 @@ static void test_twice_in_the_queue(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_lists),
-        cmocka_unit_test(test_twice_in_the_queue),
-        cmocka_unit_test(test_histogram),
+        cmocka_unit_test(test_against_lists),      cmocka_unit_test(test_stale),
+        cmocka_unit_test(test_twice_in_the_queue), cmocka_unit_test(test_histogram),
         cmocka_unit_test(test_histogram_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
