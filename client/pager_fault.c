@@ -310,7 +310,7 @@ static void install(struct fetch *fetch)
     for (uint32_t i = 0; i < fetch->npages; i++)
         if (fetch->page[i] != NO_PAGE && fetch->wanted_us[i] && !install_run(fetch, i, i + 1))
             return;
-    if (fetch->sparse) {
+    if (fetch->sparse && !fork_is_prepared(space)) { /* else all has to come in */
         keep_ready(fetch);
         return;
     }
