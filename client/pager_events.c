@@ -448,22 +448,27 @@ void events_believe(struct space *space)
     space->urgent = false;
 }
 
-/* In a pid namespace of its own a process has the number of somebody else here. What is left alone
+/* The process, one of the program's, whose first thread has faulted as TID; 0: it cannot be told.
+ * In a pid namespace of its own TID is the number of somebody else here. What is left alone
  * (--follow=no) need not be below us. */
-static bool is_its_number(const struct space *space, int32_t tid)
+static pid_t process_called(const struct space *space, int32_t tid)
 {
-    return space_is_left_alone(space) || program_is_below(tid, getpid());
+    pid_t pid = space->parent_pid > 0 ? program_child_called(space->parent_pid, tid) : 0;
+    /* Its parent may have ended. */
+    if (pid == 0 && (space_is_left_alone(space) || program_is_below(tid, getpid())))
+        pid = tid;
+    return pid;
 }
 
 /* Some of what its parent had is lost, and it must not see that. */
-static void end_doomed(struct space *space, int32_t tid)
+static void end_doomed(struct space *space, pid_t pid)
 {
-    if (is_its_number(space, tid)) {
+    if (pid > 0) {
         log_error("Pager",
                   "process %d is ended: its parent was killed while pages of both were on "
                   "their way out",
-                  (int)tid);
-        kill(tid, SIGKILL);
+                  (int)pid);
+        kill(pid, SIGKILL);
         return;
     }
     log_fatal("Pager", "a child was forked in a pid namespace of its own while its parent was "
@@ -475,14 +480,15 @@ static void end_doomed(struct space *space, int32_t tid)
 static void learn(struct space *space, const struct uffd_msg *message)
 {
     int32_t tid = (int32_t)message->arg.pagefault.feat.ptid;
-    if (space->first_tid == 0 && is_its_number(space, tid)) {
-        guard_end_with_us(space->pager->config.guard_fd, tid);
-        fork_find_wiped(space, tid);
+    pid_t pid = space->first_tid == 0 || space->doomed ? process_called(space, tid) : 0;
+    if (space->first_tid == 0 && pid > 0) {
+        guard_end_with_us(space->pager->config.guard_fd, pid);
+        fork_find_wiped(space, pid);
     }
-    fork_settle(space, 0); /* where it is not its number */
+    fork_settle(space, 0); /* where it cannot be told */
     space->first_tid = tid;
     if (space->doomed)
-        end_doomed(space, tid);
+        end_doomed(space, pid);
     if (message->arg.pagefault.address / PAGE_BYTES == space->mark)
         space->marked_tid = tid;
 }

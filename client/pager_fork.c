@@ -277,6 +277,7 @@ static int make_child(struct space *parent, uint32_t at)
     child->has_fork_event = true;
     child->pressed = true;
     child->being_made = true;
+    child->parent_pid = parent->pid;
     child->mark = parent->mark;
     child->doomed = parent->lost;
     child->fork_base = page_table_count(child->table, PAGE_RESIDENT);
@@ -346,12 +347,13 @@ int fork_prepare(struct space *space, int connection)
     return -EAGAIN;
 }
 
+/* What was read ahead gives way to what is asked for. */
 static bool has_spare_fetch(const struct space *space)
 {
-    int nfree = 0;
+    int nspare = 0;
     for (int i = 0; i < SPACE_FETCHES; i++)
-        nfree += space->fetches[i].state == FETCH_FREE;
-    return nfree > SPARE_FETCHES;
+        nspare += space->fetches[i].state == FETCH_FREE || space->fetches[i].state == FETCH_READY;
+    return nspare > SPARE_FETCHES;
 }
 
 /* As if the agent had touched them all. */

@@ -1,5 +1,7 @@
 #include "proc_map.h"
 
+#include "program.h"
+
 #include "kernel_abi.h"
 
 #include <dirent.h>
@@ -451,32 +453,11 @@ static size_t read_of_thread(const struct proc_map *map, pid_t tid, const char *
     return got > 0 ? (size_t)got : 0;
 }
 
-/* What a thread calls itself: the last of its numbers, which it has in its own pid namespace. *IN:
- * in how many it has one, from ours on. */
 static pid_t own_number(const struct proc_map *map, pid_t tid, int *in)
 {
     char path[64];
     snprintf(path, sizeof path, "task/%d/status", (int)tid);
-    int fd = openat(map->dir, path, O_RDONLY | O_CLOEXEC);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
-    char *line = NULL; /* that of its groups may be long */
-    size_t cap = 0;
-    pid_t number = 0;
-    *in = 0;
-    while (*in == 0 && file && getline(&line, &cap, file) > 0) {
-        char *rest = NULL;
-        char *word = strncmp(line, "NSpid:", 6) == 0 ? strtok_r(line + 6, " \t\n", &rest) : NULL;
-        for (; word; word = strtok_r(NULL, " \t\n", &rest)) {
-            number = (pid_t)strtol(word, NULL, 10);
-            (*in)++;
-        }
-    }
-    free(line);
-    if (file)
-        fclose(file);
-    else
-        shut(fd);
-    return number;
+    return program_own_number(openat(map->dir, path, O_RDONLY | O_CLOEXEC), in);
 }
 
 pid_t proc_map_thread_called(const struct proc_map *map, pid_t number)

@@ -465,3 +465,57 @@ void program_each_below(pid_t pid, bool (*each)(void *arg, pid_t pid), void *arg
 {
     look_below(pid, 0, each, arg);
 }
+
+pid_t program_own_number(int status_fd, int *in)
+{
+    FILE *file = status_fd < 0 ? NULL : fdopen(status_fd, "r");
+    char *line = NULL; /* that of its groups may be long */
+    size_t cap = 0;
+    pid_t number = 0;
+    *in = 0;
+    while (*in == 0 && file && getline(&line, &cap, file) > 0) {
+        char *rest = NULL;
+        char *word = strncmp(line, "NSpid:", 6) == 0 ? strtok_r(line + 6, " \t\n", &rest) : NULL;
+        for (; word; word = strtok_r(NULL, " \t\n", &rest)) {
+            number = (pid_t)strtol(word, NULL, 10);
+            (*in)++;
+        }
+    }
+    free(line);
+    if (file)
+        fclose(file);
+    else if (status_fd >= 0)
+        close(status_fd);
+    return number;
+}
+
+static pid_t number_of(pid_t pid, int *in)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    return program_own_number(open(path, O_RDONLY | O_CLOEXEC), in);
+}
+
+struct search {
+    pid_t number, found;
+};
+
+static bool is_called(void *arg, pid_t pid)
+{
+    struct search *search = arg;
+    int in;
+    if (number_of(pid, &in) == search->number)
+        search->found = pid;
+    return false; /* its children are not PARENT's */
+}
+
+pid_t program_child_called(pid_t parent, pid_t number)
+{
+    struct search search = {number, 0};
+    int in;
+    /* Most have one number only. */
+    if (parent_of(number) == parent && number_of(number, &in) == number && in == 1)
+        return number;
+    program_each_below(parent, is_called, &search);
+    return search.found;
+}

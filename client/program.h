@@ -39,6 +39,14 @@ bool program_is_below(pid_t pid, pid_t ancestor);
  * Thread: any. */
 void program_each_below(pid_t pid, bool (*each)(void *arg, pid_t pid), void *arg);
 
+/* What a thread calls itself: the last of its numbers, which it has in its own pid namespace.
+ * STATUS_FD: its file in /proc, closed here; may be negative. *IN: in how many it has one, from
+ * ours on. 0: it has ended. Thread: any. */
+pid_t program_own_number(int status_fd, int *in);
+
+/* The child of PARENT that calls itself NUMBER; 0: there is none (any more). Thread: any. */
+pid_t program_child_called(pid_t parent, pid_t number);
+
 /* Whether the file can take the agent: 0; 126 with a line in WHY when it cannot. *IS_STATIC: see
  * program_find(). */
 int program_check(const char *path, bool *is_static, char *why, size_t why_cap)

@@ -169,6 +169,7 @@ struct space {
     bool wiped;                    /* what it has found empty is known */
     struct unsure *unsure;         /* changes that may have come before the fork; NULL: none */
     uint64_t fork_base;            /* pages it had from its parent */
+    pid_t parent_pid;              /* 0: not known */
     int32_t first_tid, marked_tid; /* who has faulted before it reported; on its mark */
     uint64_t probed_us;
     /* Where memory was moved to while other events were still to come: see on_unmap(). */

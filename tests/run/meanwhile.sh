@@ -6,23 +6,29 @@ rounds=$((${EDM_LONG:-0} == 1 ? 2000 : 24))
 "$tools/meanwhile" --rounds=5 >out || fail "natively"
 "$tools/meanwhile" --rounds=1 --corrupt 2>err && fail "a wrong area was not found"
 grep -q "not 0x" err || fail "another fault was found: $(cat err)"
-# HOW ROUNDS [OPTIONS]
+# HOW MEANWHILE...: managed.
 under_edm() {
-    local how=$1 rounds=$2
-    shift 2
+    local how=$1
+    shift
     "$edm" --mode=client --local=16M --stats="$dir/$how.json" --log-file="$dir/$how.log" \
-        --log-level=debug -- "$tools/meanwhile" --rounds="$rounds" "$@" >out 2>err ||
-        fail "$how: ended with $?: $(cat err)"
+        --log-level=debug -- "$@" >out 2>err || fail "$how: ended with $?: $(cat err)"
     grep "^meanwhile: ok" out || fail "$how: it said: $(cat out)"
     [ "$(figure "$how" pages_got)" -gt 1000 ] || fail "$how: few pages came back"
     # What this is about has happened: the child's own mappings have said how far it had gone along.
     settled=$(grep -c "changes made while it was forked$" "$how.log")
-    say "$how: $settled of $rounds were not sure"
+    say "$how: $settled times it was not sure"
 }
 
-under_edm handlers "$rounds"
+under_edm handlers "$tools/meanwhile" --rounds=$rounds
 [ "$settled" -gt $((rounds / 4)) ] || fail "$settled forks of $rounds were among changes"
-under_edm call "$rounds" --clone --forking
+under_edm call "$tools/meanwhile" --rounds=$rounds --clone --forking
 [ "$settled" -gt $((rounds / 4)) ] || fail "$settled forks of $rounds were among changes"
 # Here the moves keep away from the forks.
-under_edm onto $((rounds / 2)) --onto
+under_edm onto "$tools/meanwhile" --rounds=$((rounds / 2)) --onto
+namespace=(unshare --pid --fork --mount-proc)
+if "${namespace[@]}" true 2>err; then
+    under_edm namespace "${namespace[@]}" "$tools/meanwhile" --rounds=$((rounds / 2))
+    [ "$settled" -gt 0 ] || fail "no fork was among changes"
+else
+    say "no pid namespaces here: $(cat err)"
+fi
