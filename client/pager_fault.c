@@ -773,9 +773,11 @@ void fault_handle(struct space *space, struct fault fault)
         handle_ready(space, fault);
         break;
     case PAGE_MOVING:
+        /* None is read while the agent moves pages. One that has waited since before, for room, may
+         * be about a page that came in with others meanwhile and is about to leave again. */
+        fault_list_add(&space->again, fault);
+        break;
     case PAGE_NSTATES:
-        /* No fault is read while the agent moves pages. */
-        log_fatal("Pager", "fault on a page that is being moved");
         abort();
     }
 }
