@@ -498,24 +498,27 @@ static pid_t number_of(pid_t pid, int *in)
 
 struct search {
     pid_t number, found;
+    int nfound;
 };
 
 static bool is_called(void *arg, pid_t pid)
 {
     struct search *search = arg;
     int in;
-    if (number_of(pid, &in) == search->number)
+    if (number_of(pid, &in) == search->number) {
         search->found = pid;
+        search->nfound++;
+    }
     return false; /* its children are not PARENT's */
 }
 
 pid_t program_child_called(pid_t parent, pid_t number)
 {
-    struct search search = {number, 0};
+    struct search search = {number, 0, 0};
     int in;
     /* Most have one number only. */
     if (parent_of(number) == parent && number_of(number, &in) == number && in == 1)
         return number;
     program_each_below(parent, is_called, &search);
-    return search.found;
+    return search.nfound == 1 ? search.found : 0;
 }

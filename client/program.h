@@ -44,7 +44,8 @@ void program_each_below(pid_t pid, bool (*each)(void *arg, pid_t pid), void *arg
  * ours on. 0: it has ended. Thread: any. */
 pid_t program_own_number(int status_fd, int *in);
 
-/* The child of PARENT that calls itself NUMBER; 0: there is none (any more). Thread: any. */
+/* The child of PARENT that calls itself NUMBER; 0: there is none (any more), or more than one, in
+ * namespaces of their own. Thread: any. */
 pid_t program_child_called(pid_t parent, pid_t number);
 
 /* Whether the file can take the agent: 0; 126 with a line in WHY when it cannot. *IS_STATIC: see

@@ -682,9 +682,10 @@ static void end_apart(int *count)
 
 static void before_fork(void)
 {
-    begin_apart(&forking, &placing, 0);
     if (watch_forks)
-        ask_to_fork();
+        ask_to_fork(); /* nothing is out then */
+    else
+        begin_apart(&forking, &placing, 0);
 }
 
 /* Says that it is done: a child may have a copy of the connection, and does not know. */
@@ -705,7 +706,8 @@ static void after_fork(void)
 {
     if (watch_forks)
         say_it_has_forked();
-    end_apart(&forking);
+    else
+        end_apart(&forking);
 }
 
 /* The agent's thread has stayed with the parent. */
@@ -923,7 +925,7 @@ __attribute__((visibility("default"))) void *mremap(void *old, unsigned long old
  * which came first: so they are not made at the same time. */
 void *mremap(void *old, unsigned long old_bytes, unsigned long new_bytes, int flags, void *new)
 {
-    int placed = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP);
+    int placed = !watch_forks && (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP));
     if (placed)
         begin_apart(&placing, &forking, 1);
     long at = sys6(__NR_mremap, (long)old, (long)old_bytes, (long)new_bytes, flags, (long)new, 0);
