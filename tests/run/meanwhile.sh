@@ -20,9 +20,9 @@ under_edm() {
 }
 
 under_edm handlers "$tools/meanwhile" --rounds=$rounds
-[ "$settled" -gt $((rounds / 4)) ] || fail "$settled forks of $rounds were among changes"
+[ "$settled" -gt 0 ] || fail "no fork was among changes"
 under_edm call "$tools/meanwhile" --rounds=$rounds --clone --forking
-[ "$settled" -gt $((rounds / 4)) ] || fail "$settled forks of $rounds were among changes"
+[ "$settled" -gt 0 ] || fail "no fork was among changes"
 # Here the moves keep away from the forks.
 under_edm onto "$tools/meanwhile" --rounds=$((rounds / 2)) --onto
 namespace=(unshare --pid --fork --mount-proc)
