@@ -14,7 +14,7 @@ for purpose in "$@"; do
             clang libclang-rt-dev libzmq3-dev libcmocka-dev
             python3 python3-zmq python3-msgpack python3-xxhash
             golang-go musl-tools redis-server redis-tools sqlite3 mandoc iproute2
-            nodejs perl gawk python3-numpy ruby php-cli luajit erlang-base libjemalloc2 gdb strace
+            nodejs perl gawk python3-numpy ruby php-cli luajit erlang-base libjemalloc2 gdb strace gnuplot-nox
         )
         choices+=(
             "libmimalloc2.0 libmimalloc3"

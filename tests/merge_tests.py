@@ -79,6 +79,8 @@ def put_weight(test):
     quarters = QUARTERS * int(properties.get("PROCESSORS", 1))
     if quarters > QUARTERS:
         cost = 3000
+        if "shares" in labels:
+            quarters -= HALF
     elif "fuzzer" in labels:
         quarters, cost = HALF, 2000
     elif "waits" in labels:

@@ -213,43 +213,59 @@ print("ok")
 
 
 class Debuggers(Beside):
+    # gdb reads what is in memory, and otherwise says that it cannot.
+    READS = [f"python\ntry:\n  gdb.execute('output words[{i}]'); print('')\nexcept gdb.error as e: print('cannot' if 'annot access memory' in str(e) else e)\nend"
+             for i in WORDS]
+
     def commands(self, *lines):
         with open(self.path("commands"), "w", encoding="utf-8") as file:
             file.write("\n".join(("set pagination off", "set confirm off", *lines, "")))
         return ["gdb", "-batch", "-nx", "-x", self.path("commands")]
 
-    def assert_peeks(self, out):
-        for word in WORDS:
+    def calls(self):
+        """Commands that have the program touch its memory. gdb 13 calls no function where the processor has AMX."""
+        command = self.commands("break full", "run", "print peek(1)", "kill")
+        done = subprocess.run([*command, "--args", TRACED, "1", "check"], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=LONG_S, check=False)
+        if f"= {7919 + 1}\n" in done.stdout:
+            return [f"print peek({i})" for i in WORDS]
+        self.assertIn("Couldn't write extended state", done.stdout)
+        print("gdb calls no functions here: only what it reads is looked at ... ", end="", file=sys.stderr)
+        return []
+
+    def assert_peeks(self, out, calls):
+        for word in WORDS if calls else []:
             self.assertRegex(out, f"= {word * 7919 + 1}\n")
+        read = [line for line in out.splitlines() if re.fullmatch(r"\d+|cannot", line)]
+        self.assertIn(len(read), [len(WORDS), 2 * len(WORDS)], out)
+        for line in read:
+            self.assertIn(line, ["cannot", *(str(i * 7919 + 1) for i in WORDS)])
 
     def test_gdb(self):
         """What is outside comes in when the program itself is made to touch it; gdb alone cannot read it, and
         says so: it never shows other bytes."""
-        tries = [f"python\ntry:\n  gdb.execute('output words[{i}]'); print('')\nexcept gdb.error: print('cannot')\nend"
-                 for i in WORDS]
-        out = self.managed(*self.commands("break full", "run", *tries, *(f"print peek({i})" for i in WORDS), *tries,
-                                          "delete", "continue"),
+        calls = self.calls()
+        out = self.managed(*self.commands("break full", "run", *self.READS, *calls, *self.READS, "delete", "continue"),
                            "--args", TRACED, str(MIB), "check", err=None)
         self.assertIn("exited with code 07", out)
-        self.assert_peeks(out)
-        for line in out.splitlines():
-            if re.fullmatch(r"\d+", line):
-                self.assertIn(int(line), [i * 7919 + 1 for i in WORDS])
+        self.assert_peeks(out, calls)
         self.assert_paged("traced")
 
     def test_gdb_attaches(self):
+        calls = self.calls()
         client = self.start_client(TRACED, str(MIB), "wait", self.path("go"),
                                    options=[LOCAL, "--stats-interval=20"], stderr=subprocess.PIPE)
         pid = self.wait_for_program(client, needs_paging=True)
-        command = self.commands(*(f"print peek({i})" for i in WORDS), "detach")
+        command = self.commands(*calls, *self.READS, "detach")
         for _ in range(10):
             # It may be held back just now, which takes a tracer too.
             done = subprocess.run([*command, "-p", str(pid)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   text=True, timeout=LONG_S, check=False)
-            if "= 1\n" in done.stdout:
+            if "detached" in done.stdout:
                 break
             time.sleep(0.5)
-        self.assert_peeks(done.stdout)
+        self.assertIn("detached", done.stdout)
+        self.assert_peeks(done.stdout, calls)
         with open(self.path("go"), "w", encoding="utf-8"):
             pass
         self.assertEqual(client.wait(LONG_S), AS_EXPECTED, client.stderr.read())
