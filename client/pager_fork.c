@@ -3,6 +3,7 @@
 #include "space.h"
 
 #include "fd_message.h"
+#include "fork_moment.h"
 #include "guard.h"
 #include "uffd.h"
 #include "../ini/log.h"
@@ -74,14 +75,12 @@ static int copy_tables(struct space *child, const struct space *parent)
 
 /* ---- what another thread changed in the meantime ---- */
 
-/* Of changes that other threads of the parent made around a fork nobody says whether they came
- * before it: the kernel tells of a fork and of an unmapping when they are over, and of which it
- * tells first is chance. The child's tables are what the parent's were before any of them; its
- * mappings say up to which it has gone along. */
+/* Changes that other threads of the parent made around a fork, and may have come before it. The
+ * child's tables are what the parent's were before any of them. */
 struct unsure {
     uint32_t count, before; /* before: so many of them were read before the fork */
     uint64_t events_queued; /* where the child has its parent's number of that */
-    struct event changes[];
+    struct change changes[];
 };
 
 static int note_unsure(struct space *child, const struct space *parent, uint32_t before)
@@ -94,41 +93,12 @@ static int note_unsure(struct space *child, const struct space *parent, uint32_t
         return -ENOMEM;
     for (uint32_t i = 0; i < parent->nwaiting; i++)
         if (parent->waiting[i].message.event != UFFD_EVENT_FORK)
-            unsure->changes[unsure->count++] = parent->waiting[i];
+            unsure->changes[unsure->count++] = (struct change){
+                .message = parent->waiting[i].message, .number = parent->waiting[i].number};
     unsure->before = before;
     unsure->events_queued = parent->events_queued;
     child->unsure = unsure;
     return 0;
-}
-
-/* The memory that a change is about, in page numbers: where it was, and where it went. */
-static int touched(const struct uffd_msg *change, struct agent_range ranges[2])
-{
-    if (change->event == UFFD_EVENT_UNMAP) {
-        ranges[0] = (struct agent_range){change->arg.remove.start / PAGE_BYTES,
-                                         change->arg.remove.end / PAGE_BYTES};
-        return 1;
-    }
-    if (change->event != UFFD_EVENT_REMAP)
-        return 0;
-    uint64_t npages = change->arg.remap.len / PAGE_BYTES;
-    uint64_t from = change->arg.remap.from / PAGE_BYTES, to = change->arg.remap.to / PAGE_BYTES;
-    ranges[0] = (struct agent_range){from, from + npages};
-    ranges[1] = (struct agent_range){to, to + npages};
-    return 2;
-}
-
-static int change_areas(struct area_map *areas, const struct uffd_msg *change)
-{
-    struct agent_range ranges[2];
-    int count = touched(change, ranges);
-    if (count == 0 || (count == 2 && ranges[0].start == ranges[1].start))
-        return 0;
-    int err = area_map_remove(areas, ranges[count - 1].start, ranges[count - 1].end);
-    if (!err && count == 2)
-        err =
-            area_map_move(areas, ranges[0].start, ranges[1].start, ranges[0].end - ranges[0].start);
-    return err;
 }
 
 /* Adds to FOUND what of RANGE is registered in the process. */
@@ -147,7 +117,33 @@ static int scan_registered(int pagemap, struct agent_range range, struct area_ma
     return err;
 }
 
-static int find_registered(const struct unsure *unsure, pid_t pid, struct area_map *found)
+/* Up to which page, but at most MOST, all is registered from PAGE on. */
+static uint64_t end_of_registered(int pagemap, uint64_t page, uint64_t most)
+{
+    struct kpage_region region;
+    uint64_t next, at = page * PAGE_BYTES;
+    while (at < most * PAGE_BYTES &&
+           uffd_scan(pagemap, at, most * PAGE_BYTES, KPAGE_IS_WPALLOWED, 0, &region, 1, &next) ==
+               1 &&
+           region.start == at)
+        at = region.end;
+    return at / PAGE_BYTES;
+}
+
+/* Memory that grows as it is moved may reach into what other changes are about. */
+static void find_reach(int pagemap, struct unsure *unsure)
+{
+    struct agent_range ranges[2];
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < unsure->count; i++)
+        for (int r = change_ranges(&unsure->changes[i], ranges) - 1; r >= 0; r--)
+            most = ranges[r].end > most ? ranges[r].end : most;
+    for (uint32_t i = 0; i < unsure->count; i++)
+        if (change_ranges(&unsure->changes[i], ranges) == 2)
+            unsure->changes[i].reach = end_of_registered(pagemap, ranges[1].start, most);
+}
+
+static int find_registered(struct unsure *unsure, pid_t pid, struct area_map *found)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);
@@ -155,32 +151,14 @@ static int find_registered(const struct unsure *unsure, pid_t pid, struct area_m
     int err = pagemap < 0 ? -errno : 0;
     for (uint32_t i = 0; i < unsure->count && !err; i++) {
         struct agent_range ranges[2];
-        for (int r = touched(&unsure->changes[i].message, ranges) - 1; r >= 0 && !err; r--)
+        for (int r = change_ranges(&unsure->changes[i], ranges) - 1; r >= 0 && !err; r--)
             err = scan_registered(pagemap, ranges[r], found);
     }
+    if (!err)
+        find_reach(pagemap, unsure);
     if (pagemap >= 0)
         close(pagemap);
     return err;
-}
-
-static uint64_t differing(const struct unsure *unsure, const struct area_map *areas,
-                          const struct area_map *found)
-{
-    uint64_t pages = 0;
-    for (uint32_t i = 0; i < unsure->count; i++) {
-        struct agent_range ranges[2];
-        /* Where memory is moved from it may stay registered (MREMAP_DONTUNMAP). */
-        int count = touched(&unsure->changes[i].message, ranges);
-        for (int r = 0; r < count; r++)
-            pages += (r == count - 1 ? 2 : 1) *
-                     area_map_differing(areas, found, ranges[r].start, ranges[r].end);
-    }
-    return pages;
-}
-
-static uint32_t distance(uint32_t a, uint32_t b)
-{
-    return a < b ? b - a : a - b;
 }
 
 /* How many of the changes had been made for certain when the child was copied. */
@@ -197,25 +175,21 @@ static uint32_t count_certain(const struct unsure *unsure, pid_t pid)
     return certain;
 }
 
-/* After how many of the changes, but at least CERTAIN, the areas are most like those FOUND; of such
- * that are equally like them, the nearest to what was read before the fork. */
-static int find_moment(const struct unsure *unsure, uint32_t certain, struct area_map *areas,
-                       const struct area_map *found, uint32_t *moment)
+/* Which changes came before the fork, by the mappings of PID, which is the child. */
+static int find_moment(struct unsure *unsure, pid_t pid, const struct area_map *before_all)
 {
-    uint64_t least = UINT64_MAX;
-    for (uint32_t i = 0;; i++) {
-        uint64_t pages = differing(unsure, areas, found);
-        bool is_nearer = distance(i, unsure->before) < distance(*moment, unsure->before);
-        if (i >= certain && (pages < least || (pages == least && is_nearer))) {
-            least = pages;
-            *moment = i;
-        }
-        if (i == unsure->count)
-            return 0;
-        int err = change_areas(areas, &unsure->changes[i].message);
-        if (err)
-            return err;
-    }
+    struct area_map *areas = NULL, *found = NULL;
+    int err = area_map_new(&found);
+    if (!err)
+        err = area_map_copy(&areas, before_all);
+    if (!err)
+        err = find_registered(unsure, pid, found);
+    if (!err)
+        err = fork_moment_find(unsure->changes, unsure->count, count_certain(unsure, pid),
+                               unsure->before, areas, found);
+    area_map_destroy(&areas);
+    area_map_destroy(&found);
+    return err;
 }
 
 void fork_settle(struct space *child, pid_t pid)
@@ -224,21 +198,18 @@ void fork_settle(struct space *child, pid_t pid)
     if (!unsure)
         return;
     child->unsure = NULL;
-    uint32_t moment = unsure->before; /* where it cannot be known */
-    struct area_map *areas = NULL, *found = NULL;
-    int err = pid == 0 ? -ESRCH : area_map_new(&found);
-    if (!err)
-        err = area_map_copy(&areas, child->areas);
-    if (!err)
-        err = find_registered(unsure, pid, found);
-    if (!err)
-        err = find_moment(unsure, count_certain(unsure, pid), areas, found, &moment);
-    log_debug("Pager", "%d has %u of %u changes made while it was forked%s%s", (int)pid, moment,
+    int err = pid == 0 ? -ESRCH : find_moment(unsure, pid, child->areas);
+    uint32_t come = 0;
+    for (uint32_t i = 0; i < unsure->count; i++) {
+        struct change *change = &unsure->changes[i];
+        if (err) /* it cannot be known */
+            change->has_come = i < unsure->before;
+        come += change->has_come;
+        if (change->has_come)
+            events_believe_one(child, &change->message);
+    }
+    log_debug("Pager", "%d has %u of %u changes made while it was forked%s%s", (int)pid, come,
               unsure->count, err ? ", not known: " : "", err ? strerror(-err) : "");
-    area_map_destroy(&areas);
-    area_map_destroy(&found);
-    for (uint32_t i = 0; i < moment; i++)
-        events_believe_one(child, &unsure->changes[i].message);
     free(unsure);
 }
 

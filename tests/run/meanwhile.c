@@ -1,5 +1,5 @@
 /*
- * meanwhile: one thread forks while another unmaps and moves memory that is outside.
+ * meanwhile: one thread forks while two others unmap and move memory that is outside.
  *
  *     meanwhile [--rounds=100] [--corrupt] [--forking] [--clone] [--onto]
  *
@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { AREAS = 48, AREA_PAGES = 3, BALLAST_BYTES = 40 << 20, COVERED = 1 << 30 };
+enum { AREAS = 48, CHANGERS = 2, AREA_PAGES = 3, BALLAST_BYTES = 40 << 20, COVERED = 1 << 30 };
 
 static struct area {
     char *from, *to; /* to: where it is moved; NULL: it is unmapped */
@@ -91,20 +92,21 @@ static void tidy_up(void)
     }
 }
 
+/* ARG: which of the CHANGERS. Each has areas of both kinds. */
 static void *change(void *arg)
 {
-    (void)arg;
     for (int i = 0; i < AREAS; i++) {
+        if (i / 2 % CHANGERS != (int)(intptr_t)arg)
+            continue;
         const struct area *area = &areas[i];
         size_t bytes = AREA_PAGES * PAGE_BYTES;
         int flags = MREMAP_MAYMOVE | MREMAP_FIXED | (onto ? MREMAP_DONTUNMAP : 0);
-        begun = i;
+        begun++;
         if (area->to)
             pages_must(mremap(area->from, bytes, bytes, flags, area->to) == area->to, "mremap");
         else
             pages_must(munmap(area->from, bytes) == 0, "munmap");
     }
-    begun = AREAS;
     return NULL;
 }
 
@@ -165,11 +167,12 @@ static int look(void)
 
 static void fork_meanwhile(uint64_t round, bool corrupt)
 {
-    pthread_t other;
+    pthread_t others[CHANGERS];
     set_up(round);
-    begun = -1;
-    pages_must(pthread_create(&other, NULL, change, NULL) == 0, "pthread_create");
-    while (begun < (int)(round % AREAS))
+    begun = 0;
+    for (intptr_t i = 0; i < CHANGERS; i++)
+        pages_must(pthread_create(&others[i], NULL, change, (void *)i) == 0, "pthread_create");
+    while (begun <= (int)(round % AREAS))
         ;
     if (corrupt)
         areas[AREAS - 1].id++;
@@ -184,7 +187,8 @@ static void fork_meanwhile(uint64_t round, bool corrupt)
     forks++;
     before += (uint64_t)WEXITSTATUS(status) - 100;
     after += (uint64_t)(AREAS - (WEXITSTATUS(status) - 100));
-    pages_must(pthread_join(other, NULL) == 0, "pthread_join");
+    for (int i = 0; i < CHANGERS; i++)
+        pages_must(pthread_join(others[i], NULL) == 0, "pthread_join");
     tidy_up();
 }
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# meanwhile.sh EDM TOOLS: one thread forks while another unmaps and moves memory that is outside.
+# meanwhile.sh EDM TOOLS: one thread forks while two others unmap and move memory that is outside.
 . "$(dirname "$0")/lib.sh"
 
 rounds=$((${EDM_LONG:-0} == 1 ? 2000 : 24))

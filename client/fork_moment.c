@@ -1,0 +1,146 @@
+#include "fork_moment.h"
+
+static int touched(const struct change *change, struct agent_range ranges[2])
+{
+    const struct uffd_msg *message = &change->message;
+    if (message->event == UFFD_EVENT_UNMAP || message->event == UFFD_EVENT_REMOVE) {
+        ranges[0] = (struct agent_range){message->arg.remove.start / AGENT_PAGE_BYTES,
+                                         message->arg.remove.end / AGENT_PAGE_BYTES};
+        return 1;
+    }
+    if (message->event != UFFD_EVENT_REMAP)
+        return 0;
+    uint64_t npages = message->arg.remap.len / AGENT_PAGE_BYTES;
+    uint64_t from = message->arg.remap.from / AGENT_PAGE_BYTES;
+    uint64_t to = message->arg.remap.to / AGENT_PAGE_BYTES;
+    ranges[0] = (struct agent_range){from, from + npages};
+    ranges[1] = (struct agent_range){to, to + npages};
+    return 2;
+}
+
+/* The same, and what memory may have grown by as it was moved: of that no event tells. */
+static int reached(const struct change *change, struct agent_range ranges[2])
+{
+    int count = touched(change, ranges);
+    if (count == 2 && change->reach > ranges[1].end)
+        ranges[1].end = change->reach;
+    return count;
+}
+
+int change_ranges(const struct change *change, struct agent_range ranges[2])
+{
+    return change->message.event == UFFD_EVENT_REMOVE ? 0 : touched(change, ranges);
+}
+
+static bool meet(const struct change *a, const struct change *b)
+{
+    struct agent_range of_a[2], of_b[2];
+    int na = reached(a, of_a), nb = reached(b, of_b);
+    for (int i = 0; i < na; i++)
+        for (int j = 0; j < nb; j++)
+            if (of_a[i].start < of_b[j].end && of_b[j].start < of_a[i].end)
+                return true;
+    return false;
+}
+
+static void join(struct change *changes, uint32_t count, uint32_t one, uint32_t other)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (changes[i].group == one || changes[i].group == other)
+            changes[i].group = one < other ? one : other;
+}
+
+static void group(struct change *changes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        changes[i].group = i;
+        for (uint32_t j = 0; j < i; j++)
+            if (changes[i].group != changes[j].group && meet(&changes[i], &changes[j]))
+                join(changes, i + 1, changes[i].group, changes[j].group);
+    }
+}
+
+static int change_areas(struct area_map *areas, const struct change *change)
+{
+    struct agent_range ranges[2];
+    int count = change_ranges(change, ranges);
+    if (count == 0 || (count == 2 && ranges[0].start == ranges[1].start))
+        return 0;
+    int err = area_map_remove(areas, ranges[count - 1].start, ranges[count - 1].end);
+    if (!err && count == 2)
+        err =
+            area_map_move(areas, ranges[0].start, ranges[1].start, ranges[0].end - ranges[0].start);
+    return err;
+}
+
+/* One group of changes. */
+struct view {
+    const struct change *changes;
+    uint32_t count, group;
+    const struct area_map *areas, *found;
+};
+
+/* In how many pages the areas are other than those found. */
+static uint64_t differing(const struct view *view)
+{
+    uint64_t pages = 0;
+    for (uint32_t i = view->group; i < view->count; i++) {
+        struct agent_range ranges[2];
+        if (view->changes[i].group != view->group)
+            continue;
+        /* Where memory is moved from it may stay registered (MREMAP_DONTUNMAP). */
+        int count = change_ranges(&view->changes[i], ranges);
+        for (int r = 0; r < count; r++)
+            pages += (r == count - 1 ? 2 : 1) *
+                     area_map_differing(view->areas, view->found, ranges[r].start, ranges[r].end);
+    }
+    return pages;
+}
+
+static uint32_t distance(uint32_t a, uint32_t b)
+{
+    return a < b ? b - a : a - b;
+}
+
+/* After how many of all the changes those of the group that came by then make AREAS most like those
+ * found; of such that are equally like them, the nearest to BEFORE. */
+static int find_moment(const struct view *view, uint32_t certain, uint32_t before,
+                       struct area_map *areas, uint32_t *moment)
+{
+    uint64_t least = UINT64_MAX, pages = differing(view);
+    *moment = view->count;
+    for (uint32_t i = 0;; i++) {
+        bool is_nearer = distance(i, before) < distance(*moment, before);
+        if (i >= certain && (pages < least || (pages == least && is_nearer))) {
+            least = pages;
+            *moment = i;
+        }
+        if (i == view->count)
+            return 0;
+        if (view->changes[i].group != view->group)
+            continue;
+        int err = change_areas(areas, &view->changes[i]);
+        if (err)
+            return err;
+        pages = differing(view);
+    }
+}
+
+int fork_moment_find(struct change *changes, uint32_t count, uint32_t certain, uint32_t before,
+                     struct area_map *areas, const struct area_map *found)
+{
+    group(changes, count);
+    for (uint32_t first = 0; first < count; first++) {
+        uint32_t moment;
+        if (changes[first].group != first)
+            continue;
+        struct view view = {changes, count, first, areas, found};
+        int err = find_moment(&view, certain, before, areas, &moment);
+        if (err)
+            return err;
+        for (uint32_t i = first; i < count; i++)
+            if (changes[i].group == first)
+                changes[i].has_come = i < moment;
+    }
+    return 0;
+}
