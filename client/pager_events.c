@@ -8,8 +8,10 @@
 #include "../ini/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -18,7 +20,8 @@
 enum {
     REGIONS_AT_ONCE = 64,
     OFTEN_US = 10000,    /* events that are no further apart come often */
-    GATHER_US = 1000000, /* where changes never end, faults wait so long for a quiet moment */
+    GATHER_US = 1000000, /* where changes never end, faults wait so long for a quiet moment; */
+    HURRY_US = 5000,     /* and so long where a thread waits that mremap() holds up */
 };
 
 /* Nothing that is under way for pages in [start, end) may reach them any more. */
@@ -129,10 +132,16 @@ static void note_recent(struct space *space, struct agent_range range)
 }
 
 /* One thread does one thing after the other. */
-static bool has_other_threads(const struct space *space)
+static bool has_other_threads(struct space *space)
 {
     enum { AGENT_AND_ONE = 2 };
-    return space->proc && proc_map_count_threads(space->proc) > AGENT_AND_ONE;
+    uint64_t now_us = ticks_us();
+    if (space->threaded_us > 0 && now_us < space->threaded_us + OFTEN_US)
+        return true; /* too careful, where they have ended since */
+    if (!space->proc || proc_map_count_threads(space->proc) <= AGENT_AND_ONE)
+        return false;
+    space->threaded_us = now_us;
+    return true;
 }
 
 /* As it is read: where it has moved memory to, and whether it unmaps what was moved. */
@@ -257,6 +266,14 @@ static bool grows(const struct space *space, const struct proc_call *call, uint6
     return at >= call->args[4] + call->args[1] && at < call->args[4] + call->args[2];
 }
 
+/* Until the events are believed mremap() cannot go on. */
+static void hurry(struct space *space)
+{
+    uint64_t since = ticks_us() - (GATHER_US - HURRY_US);
+    if (since < space->gathering_us)
+        space->gathering_us = since;
+}
+
 /* mremap() fills what a locked mapping grows by before it tells of having moved it, and until it
  * has told, the kernel lets us fill nothing: it would wait for itself. What is new is empty and
  * nothing of it can be out, so that page is left to the kernel until the next look registers the
@@ -269,6 +286,8 @@ static bool leave_to_mremap(struct space *space, struct fault fault)
     uint64_t start = fault.page * PAGE_BYTES;
     struct proc_call call;
     int err = proc_map_thread_call(space->proc, fault.tid, &call);
+    if (space->gathering && !err && call.number == SYS_mremap)
+        hurry(space);
     /* Not asleep yet, or nobody knows yet what was where mremap() moves to: it will come again. */
     if (err == -EAGAIN || (!err && events_are_pending(space) && call.number == SYS_mremap)) {
         uffd_wake(space->uffd, start, 1);
@@ -381,7 +400,7 @@ static bool must_gather(struct space *space)
 /* With one thread one thing comes after the other, and where nothing is out nothing can be wrong.
  * That an event comes in the moment between the question whether there is one and the answer is
  * likely only where they come often. */
-static bool must_tell(const struct space *space)
+static bool must_tell(struct space *space)
 {
     return space->has_fork_event && space_pages_out(space) > 0 &&
            (ticks_us() < space->event_us + OFTEN_US || !uffd_is_quiet(space->uffd)) &&
@@ -398,7 +417,9 @@ static size_t tell_next(struct space *space)
         return 0;
     if (space->queued_told == next || uffd_is_quiet(space->uffd)) /* quiet: it is a fault */
         return 1;
-    uint64_t nfaults = uffd_count_faults(space->uffd);
+    if (space->uffd_info < 0)
+        space->uffd_info = uffd_open_info(space->uffd);
+    uint64_t nfaults = uffd_count_faults(space->uffd_info);
     if (nfaults > 0)
         return nfaults < SPACE_MESSAGES ? nfaults : SPACE_MESSAGES;
     if (proc_map_write(space->proc, space->events_queued, &next, sizeof next))
@@ -430,6 +451,37 @@ static bool answer_forks(struct space *space)
     return true;
 }
 
+/* Whether PID has not reported, and for all that can be seen has the memory that was SPACE's
+ * parent's: its mark is registered there. */
+static bool may_be(const struct space *space, pid_t pid)
+{
+    if (space_of(space->pager, pid))
+        return false;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);
+    int pagemap = open(path, O_RDONLY | O_CLOEXEC);
+    if (pagemap < 0)
+        return errno == EACCES || errno == EPERM; /* else it has ended */
+    struct kpage_region region;
+    uint64_t next, at = space->mark * PAGE_BYTES;
+    int found = uffd_scan(pagemap, at, at + PAGE_BYTES, KPAGE_IS_WPALLOWED, 0, &region, 1, &next);
+    close(pagemap);
+    return found > 0;
+}
+
+/* The process, one of the program's, whose first thread has faulted as TID; 0: it cannot be told.
+ * In a pid namespace of its own TID is the number of somebody else here. What is left alone
+ * (--follow=no) need not be below us. */
+static pid_t process_called(const struct space *space, int32_t tid)
+{
+    pid_t pid = space->parent_pid > 0 ? program_child_called(space->parent_pid, tid) : 0;
+    /* Its parent may have ended. */
+    if (pid == 0 && (space_is_left_alone(space) || program_is_below(tid, getpid())) &&
+        may_be(space, tid))
+        pid = tid;
+    return pid;
+}
+
 /* Believes what waits, in the order in which it was read. */
 void events_believe(struct space *space)
 {
@@ -446,18 +498,6 @@ void events_believe(struct space *space)
         events_believe_one(space, &space->waiting[i].message);
     space->nwaiting = 0;
     space->urgent = false;
-}
-
-/* The process, one of the program's, whose first thread has faulted as TID; 0: it cannot be told.
- * In a pid namespace of its own TID is the number of somebody else here. What is left alone
- * (--follow=no) need not be below us. */
-static pid_t process_called(const struct space *space, int32_t tid)
-{
-    pid_t pid = space->parent_pid > 0 ? program_child_called(space->parent_pid, tid) : 0;
-    /* Its parent may have ended. */
-    if (pid == 0 && (space_is_left_alone(space) || program_is_below(tid, getpid())))
-        pid = tid;
-    return pid;
 }
 
 /* Some of what its parent had is lost, and it must not see that. */

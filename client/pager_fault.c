@@ -282,6 +282,23 @@ static bool install_run(struct fetch *fetch, uint32_t at, uint32_t end)
     return true;
 }
 
+/* The oldest of what is at hand has to go when there is too much. */
+static void bound_ready(struct space *space)
+{
+    struct fetch *oldest = NULL;
+    uint32_t nready = 0;
+    for (int i = 0; i < SPACE_FETCHES; i++) {
+        struct fetch *fetch = &space->fetches[i];
+        if (fetch->state != FETCH_READY)
+            continue;
+        nready++;
+        if (!oldest || fetch->age < oldest->age)
+            oldest = fetch;
+    }
+    if (nready > READY_MOST)
+        forget_ready(oldest);
+}
+
 /* What has not been put in stays at hand. */
 static void keep_ready(struct fetch *fetch)
 {
@@ -298,6 +315,8 @@ static void keep_ready(struct fetch *fetch)
     fetch->ahead = true;
     if (left == 0)
         fetch_free(fetch);
+    else
+        bound_ready(fetch->space);
 }
 
 /* First the pages somebody waits for, then the others as far as there is room. */
@@ -697,6 +716,7 @@ static struct readahead_plan on_hit(struct space *space, struct fetch *fetch, ui
         readahead_hit(&space->readahead, around(space, fetch->page[at]), most_ahead(space));
     if (plan.direction != 0 && !plan.sparse)
         fetch->sparse = false;
+    fetch->age = ++space->fetch_clock;
     for (uint32_t i = 0; i < fetch->npages; i++)
         space->pager->counters.readahead_used +=
             fetch->page[i] != NO_PAGE && (i == at || !fetch->sparse);

@@ -97,6 +97,7 @@ static int take_hold(struct space *space, const struct agent_ready *ready)
     memcpy(space->own, ready->own, sizeof space->own);
     space->mark = ready->mark / PAGE_BYTES;
     space->events_queued = ready->events_queued;
+    space->mutexes_at = ready->mutexes;
     space->agent_own_tid = ready->tid;
     space->agent_tid = proc_map_thread_called(space->proc, ready->tid);
     guard_keep(space->pager->config.guard_fd, space->uffd);
@@ -270,6 +271,7 @@ static int take_orphan(struct pager *pager, struct greeting *greeting, struct sp
     greeting->fds[1] = -1;
     memcpy(orphan->own, ready->own, sizeof orphan->own);
     orphan->events_queued = ready->events_queued;
+    orphan->mutexes_at = ready->mutexes;
     orphan->agent_own_tid = ready->tid;
     orphan->agent_tid = proc_map_thread_called(orphan->proc, ready->tid);
     if (!orphan->wiped)
@@ -314,7 +316,7 @@ static int adopt_orphan(struct pager *pager, struct greeting *greeting, struct s
     /* It may have ended as soon as it had the first word. Nothing else would tell of that. */
     if (err)
         space_end(orphan);
-    return err;
+    return err == -EAGAIN ? -EIO : err; /* not to be tried again */
 }
 
 static int admit_child(struct pager *pager, struct greeting *greeting)

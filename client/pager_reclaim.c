@@ -151,12 +151,14 @@ static uint32_t choose(struct space *space, uint64_t *pages, uint64_t most)
     /* What has to stay goes back into the queue, and is not looked at twice. */
     size_t length = resident_queue_length(space->queue);
     size_t pops = length < POP_MOST ? length : POP_MOST;
+    mutex_pages_read(&space->mutex_pages, space->proc, space->mutexes_at);
     for (; pops > 0 && count < most; pops--) {
         if (!resident_queue_pop(space->queue, &entry))
             break;
         if (!is_live(space, entry))
             continue;
-        if (proc_map_pinned(space->proc, entry.page))
+        if (proc_map_pinned(space->proc, entry.page) ||
+            mutex_pages_has(space->mutex_pages, entry.page))
             reclaim_push(space, entry.page, true);
         else
             pages[count++] = entry.page;

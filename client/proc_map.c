@@ -76,6 +76,11 @@ static void find_words(struct proc_map *map)
     }
 }
 
+bool proc_map_read(const struct proc_map *map, uint64_t address, void *bytes, size_t nbytes)
+{
+    return pread(map->mem, bytes, nbytes, (off_t)address) == (ssize_t)nbytes;
+}
+
 bool proc_map_write(const struct proc_map *map, uint64_t address, const void *bytes, size_t nbytes)
 {
     return pwrite(map->mem, bytes, nbytes, (off_t)address) == (ssize_t)nbytes;
@@ -109,7 +114,7 @@ int proc_map_open(struct proc_map **out, pid_t pid)
         proc_map_close(&map);
         return err;
     }
-    map->mem = openat(map->dir, "mem", O_WRONLY | O_CLOEXEC);
+    map->mem = openat(map->dir, "mem", O_RDWR | O_CLOEXEC);
     find_words(map);
     *out = map;
     return 0;

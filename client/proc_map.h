@@ -71,6 +71,9 @@ int proc_map_walk_text(struct proc_map *map, void (*each)(void *arg, struct proc
 int proc_map_walk_wiped(pid_t pid, void (*each)(void *arg, struct proc_range range), void *arg)
     __attribute__((warn_unused_result));
 
+/* Reads from the program's memory. False: that cannot be. */
+bool proc_map_read(const struct proc_map *map, uint64_t address, void *bytes, size_t nbytes);
+
 /* Writes to the program's memory, never to that of another image of its process. False: that cannot
  * be. */
 bool proc_map_write(const struct proc_map *map, uint64_t address, const void *bytes, size_t nbytes);

@@ -27,6 +27,7 @@ void space_free(struct space **space)
     reclaim_free_drops(s);
     free(s->unsure);
     close_fd(&s->agent);
+    close_fd(&s->uffd_info);
     close_fd(&s->uffd);
     close_fd(&s->hold_uffd);
     close_fd(&s->pidfd);
@@ -35,6 +36,7 @@ void space_free(struct space **space)
     if (s->pool)
         munmap(s->pool, SPACE_POOL_BYTES);
     proc_map_close(&s->proc);
+    mutex_pages_destroy(&s->mutex_pages);
     page_table_destroy(&s->table);
     area_map_destroy(&s->areas);
     resident_queue_destroy(&s->queue);
@@ -48,7 +50,7 @@ int space_new(struct space **out, struct pager *pager)
     if (!space)
         return -ENOMEM;
     space->pager = pager;
-    space->agent = space->uffd = space->hold_uffd = space->pidfd = -1;
+    space->agent = space->uffd = space->uffd_info = space->hold_uffd = space->pidfd = -1;
     for (int i = 0; i < SPACE_FORKING; i++)
         space->forking[i].connection = -1;
     int err = page_table_new(&space->table);
@@ -234,6 +236,7 @@ void space_end(struct space *space)
     log_debug("Pager", "%d: this image is gone", (int)space->pid);
     forget_work(space);
     close_fd(&space->agent);
+    close_fd(&space->uffd_info);
     close_fd(&space->uffd);
     close_fd(&space->hold_uffd);
     space->next = pager->dying;

@@ -15,6 +15,7 @@
 #include "brake.h"
 #include "handoff.h"
 #include "leaving.h"
+#include "mutex_pages.h"
 #include "page_table.h"
 #include "pager.h"
 #include "proc_map.h"
@@ -97,6 +98,7 @@ struct space {
     bool released;      /* and the store has been told to forget its pages */
     bool lost;          /* it died while pages were between its memory and the pool */
     int agent, uffd, hold_uffd, pidfd;
+    int uffd_info;                 /* see uffd_count_faults(); -1: not asked yet */
     int32_t agent_tid;             /* here */
     int32_t agent_own_tid;         /* in its own pid namespace: so its faults name it */
     struct image_figures *figures; /* in the pager's counters; NULL: none */
@@ -120,6 +122,8 @@ struct space {
     uint64_t mark; /* the page by which a child shows whose it is */
     char *pool;
     struct proc_map *proc;
+    uint64_t mutexes_at; /* in the program */
+    struct mutex_pages *mutex_pages;
     struct page_table *table;
     struct area_map *areas;
     struct resident_queue *queue;
@@ -155,6 +159,7 @@ struct space {
     uint32_t nwaiting;
     uint64_t nevents;       /* read so far, */
     uint64_t event_us;      /* the last one then */
+    uint64_t threaded_us;   /* it had other threads then */
     uint64_t events_queued; /* where the process, and its child, has how many were queued; */
     uint64_t queued_told;   /* what was written there last */
     bool gathering, answering;

@@ -195,15 +195,19 @@ bool uffd_is_readable(int fd)
     return poll(&readable, 1, 0) == 1 && readable.revents == POLLIN;
 }
 
-/* userfaultfd_show_fdinfo() in fs/userfaultfd.c. */
-uint64_t uffd_count_faults(int fd)
+int uffd_open_info(int fd)
 {
-    char path[64], text[512];
+    char path[64];
     snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
     int info = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t got = info < 0 ? -1 : read(info, text, sizeof text - 1);
-    if (info >= 0)
-        close(info);
+    return info < 0 ? -errno : info;
+}
+
+/* userfaultfd_show_fdinfo() in fs/userfaultfd.c. */
+uint64_t uffd_count_faults(int info)
+{
+    char text[512];
+    ssize_t got = pread(info, text, sizeof text - 1, 0);
     if (got <= 0)
         return UINT64_MAX;
     text[got] = '\0';

@@ -61,8 +61,12 @@ bool uffd_is_quiet(int fd);
  * they came. */
 bool uffd_is_readable(int fd);
 
+/* What the kernel tells of the descriptor, as long as that is open: for uffd_count_faults(), which
+ * asks anew each time. A descriptor, the caller's, or -errno. */
+int uffd_open_info(int fd);
+
 /* How many faults are to be read; UINT64_MAX: not known. */
-uint64_t uffd_count_faults(int fd);
+uint64_t uffd_count_faults(int info);
 
 /* Whether the memory the descriptor stands for is gone (exit or exec); true also of a descriptor
  * that is no userfaultfd. */

@@ -601,7 +601,8 @@ static uint64_t tid_address;
 static void report(uint32_t kind);
 
 static int watch_forks;                 /* the pager wants to be asked before each */
-static volatile uint64_t events_queued; /* the pager writes it */
+static volatile uint64_t events_queued; /* the pager writes it, */
+static struct agent_mutexes mutexes;    /* and reads these */
 
 /* In one of the program's own threads. Where the kernel does not say (CONFIG_CHECKPOINT_RESTORE),
  * 0. */
@@ -648,36 +649,43 @@ static void ask_to_fork(void)
     note_fork(hello.tid, sock);
 }
 
-/* Threads between fork()'s handlers; threads that move memory to a place of their choice. */
-static int forking, placing;
+/* Threads that do one of two things which are not to be done together. */
+struct apart {
+    int count;
+    int in_vain; /* so often in a row one has waited for the other side to no end */
+};
 
-/* COUNT threads do what is not to be done together with what OTHER threads do: those go on first,
- * or, where they have just come as well, one side gives way. Whoever has waited for a second goes
- * on all the same: it may be waiting for itself (in a handler of a signal, or of fork()), or for
- * threads that its process has only the count of (the child of a clone() system call); there, in
- * time, without waiting. What is done together then is only less certain to be told apart. */
-static void begin_apart(int *count, const int *other, int gives_way)
+/* Between fork()'s handlers; moving memory to a place of their choice. */
+static struct apart forking, placing;
+
+/* Those of the OTHER side go on first, or, where they have just come as well, one side gives way.
+ * Whoever has waited for half a second (a whole one, with the timers' usual slack) goes on all the
+ * same: it may be waiting for itself (in a handler of a signal, or of fork()), or for threads that
+ * its process has only the count of (the child of a clone() system call). Where that happens again
+ * and again the wait is short. What is done together then is only less certain to be told apart. */
+static void begin_apart(struct apart *side, const struct apart *other, int gives_way)
 {
-    enum { NAP_NS = 50000, NAPS = 20000, PATIENCE = 3 };
-    static int in_vain;
+    enum { NAP_NS = 50000, NAPS = 10000, FEW_NAPS = 20, PATIENCE = 3 };
     const long nap[2] = {0, NAP_NS};
     int naps = 0;
-    __atomic_add_fetch(count, 1, __ATOMIC_SEQ_CST);
-    while (__atomic_load_n(other, __ATOMIC_SEQ_CST) > 0) {
-        if (naps++ == NAPS || __atomic_load_n(&in_vain, __ATOMIC_RELAXED) >= PATIENCE) {
-            __atomic_add_fetch(&in_vain, naps > NAPS, __ATOMIC_RELAXED);
+    int most = __atomic_load_n(&side->in_vain, __ATOMIC_RELAXED) < PATIENCE ? NAPS : FEW_NAPS;
+    __atomic_add_fetch(&side->count, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&other->count, __ATOMIC_SEQ_CST) > 0) {
+        if (naps++ == most) {
+            if (most == NAPS)
+                __atomic_add_fetch(&side->in_vain, 1, __ATOMIC_RELAXED);
             return;
         }
-        __atomic_sub_fetch(count, gives_way, __ATOMIC_SEQ_CST);
+        __atomic_sub_fetch(&side->count, gives_way, __ATOMIC_SEQ_CST);
         sys3(__NR_nanosleep, (long)nap, 0, 0);
-        __atomic_add_fetch(count, gives_way, __ATOMIC_SEQ_CST);
+        __atomic_add_fetch(&side->count, gives_way, __ATOMIC_SEQ_CST);
     }
-    __atomic_store_n(&in_vain, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&side->in_vain, 0, __ATOMIC_RELAXED);
 }
 
-static void end_apart(int *count)
+static void end_apart(struct apart *side)
 {
-    __atomic_sub_fetch(count, 1, __ATOMIC_SEQ_CST);
+    __atomic_sub_fetch(&side->count, 1, __ATOMIC_SEQ_CST);
 }
 
 static void before_fork(void)
@@ -719,7 +727,7 @@ static void in_child(void)
                 sys3(__NR_close, forks[i].connection, 0, 0);
             forks[i].tid = 0;
         }
-    forking = placing = 0; /* in the parent */
+    forking.count = placing.count = 0; /* in the parent */
     find_tid_address();
     report(AGENT_CHILD);
 }
@@ -781,6 +789,7 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
     struct agent *agent = NULL;
     ready.tid_address = tid_address;
     ready.events_queued = (uint64_t)&events_queued;
+    ready.mutexes = (uint64_t)&mutexes;
     if (kind == AGENT_CHILD && mark)
         (void)*(volatile char *)mark;
     int device = welcome->has_device ? given[1] : -1;
@@ -936,6 +945,94 @@ void *mremap(void *old, unsigned long old_bytes, unsigned long new_bytes, int fl
         return (void *)-1;
     }
     return (void *)at;
+}
+
+/* ---- robust mutexes ---- */
+
+/* When a thread ends that holds a robust mutex the kernel writes to it, and cannot wait for a page
+ * then. So the pager has a list of them, which is here; what does not fit in may leave. One that is
+ * shared between processes is in shared memory, which is left alone. */
+
+/* What the C library gives, so far as there is one. The types are its own affair. */
+extern int __pthread_mutex_init(void *mutex, const void *attr)
+    __attribute__((weak, visibility("default")));
+extern int __pthread_mutex_destroy(void *mutex) __attribute__((weak, visibility("default")));
+extern int pthread_mutexattr_getrobust(const void *attr, int *robust)
+    __attribute__((weak, visibility("default")));
+extern int pthread_mutexattr_getpshared(const void *attr, int *shared)
+    __attribute__((weak, visibility("default")));
+extern void *dlsym(void *object, const char *name) __attribute__((weak, visibility("default")));
+
+static void *next_called(const char *name)
+{
+    return dlsym ? dlsym((void *)-1L /* RTLD_NEXT */, name) : NULL;
+}
+
+static int libc_init(void *mutex, const void *attr)
+{
+    static int (*next)(void *mutex, const void *attr);
+    if (__pthread_mutex_init)
+        return __pthread_mutex_init(mutex, attr);
+    if (!next)
+        *(void **)&next = next_called("pthread_mutex_init");
+    if (next)
+        return next(mutex, attr);
+    clear(mutex, AGENT_MUTEX_BYTES); /* as a libc does that is without threads */
+    return 0;
+}
+
+static int libc_destroy(void *mutex)
+{
+    static int (*next)(void *mutex);
+    if (__pthread_mutex_destroy)
+        return __pthread_mutex_destroy(mutex);
+    if (!next)
+        *(void **)&next = next_called("pthread_mutex_destroy");
+    return next ? next(mutex) : 0;
+}
+
+/* Puts NOW in the place of BEFORE, where there is one. */
+static int exchange_mutex(uint64_t before, uint64_t now)
+{
+    for (int i = 0; i < AGENT_MUTEXES; i++) {
+        uint64_t expected = before;
+        if (__atomic_load_n(&mutexes.at[i], __ATOMIC_RELAXED) == before &&
+            __atomic_compare_exchange_n(&mutexes.at[i], &expected, now, 0, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST)) {
+            __atomic_add_fetch(&mutexes.changes, 1, __ATOMIC_SEQ_CST);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static int is_robust(const void *attr)
+{
+    int robust = 0, shared = 0;
+    return attr && pthread_mutexattr_getrobust && pthread_mutexattr_getpshared &&
+           pthread_mutexattr_getrobust(attr, &robust) == 0 && robust != 0 &&
+           pthread_mutexattr_getpshared(attr, &shared) == 0 && shared == 0;
+}
+
+__attribute__((visibility("default"))) int pthread_mutex_init(void *mutex, const void *attr);
+__attribute__((visibility("default"))) int pthread_mutex_destroy(void *mutex);
+
+/* In place of the C library's, to make a note of what is robust. */
+int pthread_mutex_init(void *mutex, const void *attr)
+{
+    uint64_t at = (uint64_t)mutex;
+    int err = libc_init(mutex, attr);
+    /* It may be there, from a mutex that was given up with its memory. */
+    if (err == 0 && is_robust(attr) && !exchange_mutex(at, at))
+        exchange_mutex(0, at);
+    return err;
+}
+
+int pthread_mutex_destroy(void *mutex)
+{
+    if (__atomic_load_n(&mutexes.changes, __ATOMIC_RELAXED) > 0)
+        exchange_mutex((uint64_t)mutex, 0);
+    return libc_destroy(mutex);
 }
 
 /* ---- where nothing is preloaded ---- */

@@ -86,6 +86,17 @@ struct agent_range {
 
 enum { AGENT_OWN_RANGES = 5 };
 
+enum {
+    AGENT_MUTEXES = 1000,
+    AGENT_MUTEX_BYTES = 40, /* of a pthread_mutex_t, here */
+};
+
+/* Robust mutexes of the program that are not shared with other processes. */
+struct agent_mutexes {
+    uint64_t changes;           /* so far */
+    uint64_t at[AGENT_MUTEXES]; /* addresses; 0: a free place */
+};
+
 struct agent_ready {
     int32_t error; /* 0, or the errno of the step that failed */
     int32_t tid;   /* of the agent's thread */
@@ -98,6 +109,7 @@ struct agent_ready {
     uint64_t tid_address;
     /* A uint64_t, which a child has a copy of: how many events had been queued for certain. */
     uint64_t events_queued;
+    uint64_t mutexes; /* a struct agent_mutexes, which a child has a copy of, too */
     struct agent_range own[AGENT_OWN_RANGES]; /* never to be managed */
 };
 
