@@ -18,15 +18,6 @@ static int touched(const struct change *change, struct agent_range ranges[2])
     return 2;
 }
 
-/* The same, and what memory may have grown by as it was moved: of that no event tells. */
-static int reached(const struct change *change, struct agent_range ranges[2])
-{
-    int count = touched(change, ranges);
-    if (count == 2 && change->reach > ranges[1].end)
-        ranges[1].end = change->reach;
-    return count;
-}
-
 int change_ranges(const struct change *change, struct agent_range ranges[2])
 {
     return change->message.event == UFFD_EVENT_REMOVE ? 0 : touched(change, ranges);
@@ -35,7 +26,7 @@ int change_ranges(const struct change *change, struct agent_range ranges[2])
 static bool meet(const struct change *a, const struct change *b)
 {
     struct agent_range of_a[2], of_b[2];
-    int na = reached(a, of_a), nb = reached(b, of_b);
+    int na = touched(a, of_a), nb = touched(b, of_b);
     for (int i = 0; i < na; i++)
         for (int j = 0; j < nb; j++)
             if (of_a[i].start < of_b[j].end && of_b[j].start < of_a[i].end)
@@ -60,41 +51,53 @@ static void group(struct change *changes, uint32_t count)
     }
 }
 
-static int change_areas(struct area_map *areas, const struct change *change)
+static int change_map(struct area_map *map, const struct change *change)
 {
     struct agent_range ranges[2];
     int count = change_ranges(change, ranges);
     if (count == 0 || (count == 2 && ranges[0].start == ranges[1].start))
         return 0;
-    int err = area_map_remove(areas, ranges[count - 1].start, ranges[count - 1].end);
+    int err = area_map_remove(map, ranges[count - 1].start, ranges[count - 1].end);
     if (!err && count == 2)
-        err =
-            area_map_move(areas, ranges[0].start, ranges[1].start, ranges[0].end - ranges[0].start);
+        err = area_map_move(map, ranges[0].start, ranges[1].start, ranges[0].end - ranges[0].start);
     return err;
+}
+
+static int change_maps(struct fork_maps *maps, const struct change *change)
+{
+    int err = change_map(maps->areas, change);
+    return err ? err : change_map(maps->seals, change);
 }
 
 /* One group of changes. */
 struct view {
     const struct change *changes;
     uint32_t count, group;
-    const struct area_map *areas, *found;
+    struct fork_maps *parent;
+    const struct fork_maps *child;
 };
 
-/* In how many pages the areas are other than those found. */
+/* How unlike they are, in what the group is about. A seal is better evidence than a mapping: that
+ * may be there for another reason, as where memory is moved from (MREMAP_DONTUNMAP), or where other
+ * memory has grown since. */
 static uint64_t differing(const struct view *view)
 {
-    uint64_t pages = 0;
+    enum { WEIGHT_OF_SEALS = 8 };
+    uint64_t sum = 0;
     for (uint32_t i = view->group; i < view->count; i++) {
         struct agent_range ranges[2];
         if (view->changes[i].group != view->group)
             continue;
-        /* Where memory is moved from it may stay registered (MREMAP_DONTUNMAP). */
         int count = change_ranges(&view->changes[i], ranges);
-        for (int r = 0; r < count; r++)
-            pages += (r == count - 1 ? 2 : 1) *
-                     area_map_differing(view->areas, view->found, ranges[r].start, ranges[r].end);
+        for (int r = 0; r < count; r++) {
+            uint64_t start = ranges[r].start, end = ranges[r].end;
+            sum += (r == count - 1 ? 2 : 1) *
+                   area_map_differing(view->parent->areas, view->child->areas, start, end);
+            sum += WEIGHT_OF_SEALS *
+                   area_map_differing(view->parent->seals, view->child->seals, start, end);
+        }
     }
-    return pages;
+    return sum;
 }
 
 static uint32_t distance(uint32_t a, uint32_t b)
@@ -102,40 +105,39 @@ static uint32_t distance(uint32_t a, uint32_t b)
     return a < b ? b - a : a - b;
 }
 
-/* After how many of all the changes those of the group that came by then make AREAS most like those
- * found; of such that are equally like them, the nearest to BEFORE. */
-static int find_moment(const struct view *view, uint32_t certain, uint32_t before,
-                       struct area_map *areas, uint32_t *moment)
+/* After how many of all the changes those of the group that came by then make the parent most like
+ * the child; of such that do so equally, the nearest to BEFORE. */
+static int find_moment(const struct view *view, uint32_t certain, uint32_t before, uint32_t *moment)
 {
-    uint64_t least = UINT64_MAX, pages = differing(view);
+    uint64_t least = UINT64_MAX, now = differing(view);
     *moment = view->count;
     for (uint32_t i = 0;; i++) {
         bool is_nearer = distance(i, before) < distance(*moment, before);
-        if (i >= certain && (pages < least || (pages == least && is_nearer))) {
-            least = pages;
+        if (i >= certain && (now < least || (now == least && is_nearer))) {
+            least = now;
             *moment = i;
         }
         if (i == view->count)
             return 0;
         if (view->changes[i].group != view->group)
             continue;
-        int err = change_areas(areas, &view->changes[i]);
+        int err = change_maps(view->parent, &view->changes[i]);
         if (err)
             return err;
-        pages = differing(view);
+        now = differing(view);
     }
 }
 
 int fork_moment_find(struct change *changes, uint32_t count, uint32_t certain, uint32_t before,
-                     struct area_map *areas, const struct area_map *found)
+                     struct fork_maps *parent, const struct fork_maps *child)
 {
     group(changes, count);
     for (uint32_t first = 0; first < count; first++) {
         uint32_t moment;
         if (changes[first].group != first)
             continue;
-        struct view view = {changes, count, first, areas, found};
-        int err = find_moment(&view, certain, before, areas, &moment);
+        struct view view = {changes, count, first, parent, child};
+        int err = find_moment(&view, certain, before, &moment);
         if (err)
             return err;
         for (uint32_t i = first; i < count; i++)

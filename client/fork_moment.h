@@ -3,9 +3,10 @@
  *
  * The kernel tells of a fork, of an unmapping and of a move when they are over; where several
  * threads do these it tells in any order. What the child has registered says which changes it has
- * gone along with: such as are about the same memory are taken together, and of these as many have
- * come, in the order in which they were told, as make the parent's areas most like what the child
- * has. DESIGN.md, "Fork", says what else is known.
+ * gone along with, and where it has seals of pages that are outside: such as are about the same
+ * memory are taken together, and of these as many have come, in the order in which they were told,
+ * as make what the parent had most like what the child has. DESIGN.md, "Fork", says what else is
+ * known.
  *
  * Pure.
  */
@@ -23,20 +24,25 @@ struct change {
     struct uffd_msg message; /* of events, any but EVENT_FORK */
     uint64_t number;         /* for the caller */
     bool has_come;           /* what is found: it came before the fork */
-    uint64_t reach; /* the page up to which the child has, from where memory was moved to */
-    uint32_t group; /* private: the first change that it is linked with by memory */
+    uint32_t group;          /* private: the first change that it is linked with by memory */
 };
 
 /* What is mapped otherwise after CHANGE, in page numbers: where it was, and where it went. Returns
  * how many ranges: none where memory is only emptied. */
 int change_ranges(const struct change *change, struct agent_range ranges[2]);
 
+/* What a process has, in pages: what is registered, and where pages that are outside are sealed
+ * (uffd.h). */
+struct fork_maps {
+    struct area_map *areas, *seals;
+};
+
 /* Sets HAS_COME of all COUNT changes, which are in the order in which they were told. The first
  * CERTAIN have come; the fork was told after the first BEFORE, which decides where nothing else
- * does. AREAS are the parent's before all of them, and are changed. FOUND is what the child has
- * registered of the changes' ranges. 0 or -ENOMEM. */
+ * does. PARENT had that before all of them, and is changed. CHILD has that of the changes' ranges.
+ * 0 or -ENOMEM. */
 int fork_moment_find(struct change *changes, uint32_t count, uint32_t certain, uint32_t before,
-                     struct area_map *areas, const struct area_map *found)
+                     struct fork_maps *parent, const struct fork_maps *child)
     __attribute__((warn_unused_result));
 
 #endif

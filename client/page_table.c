@@ -12,7 +12,8 @@ enum {
     EXTENT_PAGES = 1 << EXTENT_BITS,
     LEVEL_BITS = 12,
     LEVEL_SLOTS = 1 << LEVEL_BITS,
-    STORED = 0x80, /* in the state byte: a hash is kept */
+    STORED = 0x80, /* in the state byte: a hash is kept, */
+    SEALED = 0x40, /* page_table_seal() */
     STATE_MASK = 0x0f,
 };
 
@@ -142,6 +143,11 @@ bool page_table_may(enum page_state from, enum page_state to)
     return from < PAGE_NSTATES && to < PAGE_NSTATES && (legal[from] >> to & 1u);
 }
 
+static bool is_out(enum page_state state)
+{
+    return state != PAGE_NATIVE && state != PAGE_RESIDENT && state != PAGE_ZERO;
+}
+
 void page_table_set(struct page_table *table, uint64_t page, enum page_state state)
 {
     struct extent *extent = need(table, page);
@@ -153,6 +159,8 @@ void page_table_set(struct page_table *table, uint64_t page, enum page_state sta
         abort();
     }
     *byte = (uint8_t)((*byte & ~STATE_MASK) | state);
+    if (!is_out(state))
+        *byte &= (uint8_t)~SEALED;
     if (old != PAGE_NATIVE)
         table->count[old]--;
     if (state != PAGE_NATIVE)
@@ -209,6 +217,18 @@ uint16_t page_table_evicted_at(const struct page_table *table, uint64_t page)
 void page_table_set_evicted_at(struct page_table *table, uint64_t page, uint16_t time)
 {
     need(table, page)->evicted_at[index_of(page)] = time;
+}
+
+bool page_table_sealed(const struct page_table *table, uint64_t page)
+{
+    const struct extent *extent = find(table, page);
+    return extent && (extent->state[index_of(page)] & SEALED);
+}
+
+void page_table_seal(struct page_table *table, uint64_t page)
+{
+    assert(is_out(page_table_state(table, page)));
+    need(table, page)->state[index_of(page)] |= SEALED;
 }
 
 /* The first page after PAGE that lies in another slot of LEVEL. */

@@ -14,6 +14,10 @@
  *   READY     here, in the pager's memory, not yet in the program (read ahead); the store has it
  * too ZERO      known to be all zero; nobody keeps it
  *
+ * A page that is out (MOVING to READY) may be sealed: the kernel has a seal of ours at its place in
+ * the program's own page table (uffd.h), which is gone when the program has given it up in whatever
+ * way. It is sealed no more when it comes in or becomes ZERO or NATIVE.
+ *
  * Beside the state a page has: a stored hash (of the content the store holds under the page's key,
  * if any), a generation (grows each time the page comes in; tells old entries of the resident queue
  * from the current one) and the time of its last eviction.
@@ -69,6 +73,9 @@ void page_table_clear_stored(struct page_table *table, uint64_t page);
 /* Time of the last eviction, in units the caller chooses (modulo 65536). */
 uint16_t page_table_evicted_at(const struct page_table *table, uint64_t page);
 void page_table_set_evicted_at(struct page_table *table, uint64_t page, uint16_t time);
+
+bool page_table_sealed(const struct page_table *table, uint64_t page);
+void page_table_seal(struct page_table *table, uint64_t page);
 
 /* The first page >= FROM and < END that is not NATIVE; END if there is none.
  * Costs what is known, not the size of the range. */

@@ -51,6 +51,7 @@ struct pager_counters {
     struct image_figures by_image[PAGER_IMAGES];
     uint64_t faults_remote, faults_zero, faults_staged, faults_write;
     uint64_t pages_got, pages_clean_dropped, pages_zero_dropped, pages_evicted;
+    uint64_t pages_given_up_unseen;
     uint64_t readahead_issued, readahead_used, readahead_wasted;
     uint64_t peak_resident_pages, peak_managed_pages, resident_pages, managed_pages;
     uint64_t spins_found, spins_in_vain; /* see spin.h */

@@ -53,6 +53,12 @@ static void forget(struct space *space, uint64_t start, uint64_t end, enum page_
     }
 }
 
+void events_empty(struct space *space, uint64_t page)
+{
+    forget(space, page, page + 1, PAGE_ZERO);
+    uffd_wake(space->uffd, page * PAGE_BYTES, 1);
+}
+
 static void check(struct space *space, int err)
 {
     if (err) {

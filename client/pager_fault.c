@@ -88,10 +88,36 @@ static uint64_t zero_run(struct space *space, uint64_t page, uint64_t room)
     return npages;
 }
 
+static bool has_seal(const struct space *space, uint64_t page)
+{
+    struct kpage_region region;
+    uint64_t next, at = page * PAGE_BYTES;
+    return space->proc && uffd_scan(proc_map_pagemap(space->proc), at, at + PAGE_BYTES,
+                                    UFFD_SEAL_IS, UFFD_SEAL_IS_NOT, &region, 1, &next) == 1;
+}
+
+/* What was outside and is zero now may have its seal still. Anything else that has one ought to be
+ * known: its content is lost, and the program must not find zeros. */
+static long zero_sealed(struct space *space, uint64_t page, uint64_t npages)
+{
+    if (page_table_state(space->table, page) != PAGE_ZERO && has_seal(space, page)) {
+        if (!uffd_is_quiet(space->uffd))
+            return -EAGAIN; /* events may tell how it has come there */
+        log_fatal("Pager", "%d: page %#llx was outside, and is not known: the program is ended",
+                  (int)space->pid, (unsigned long long)page);
+        pager_fail(space->pager);
+        return -EEXIST;
+    }
+    int err = uffd_unseal(space->uffd, page * PAGE_BYTES, npages);
+    return err ? err : uffd_zero(space->uffd, page * PAGE_BYTES, npages);
+}
+
 static void handle_zero(struct space *space, struct fault fault, uint64_t room)
 {
     uint64_t npages = zero_run(space, fault.page, room > 0 ? room : 1);
     long done = uffd_zero(space->uffd, fault.page * PAGE_BYTES, npages);
+    if (done == -EEXIST)
+        done = zero_sealed(space, fault.page, npages);
     if (done == -EAGAIN) {
         fault_list_add(&space->again, fault);
         return;
@@ -125,6 +151,34 @@ static void handle_zero(struct space *space, struct fault fault, uint64_t room)
     answered(space, fault.at_us);
 }
 
+/* ---- pages that were given up unseen ---- */
+
+/* How many of the NPAGES pages from PAGE on, which are out, are still to be put in where they were:
+ * up to the first that the program has given up by a call that the kernel does not tell of. That
+ * shows in its seal being gone. */
+static uint64_t count_kept(const struct space *space, uint64_t page, uint64_t npages)
+{
+    uint64_t empty, kept = 0;
+    if (npages > UFFD_AT_ONCE)
+        npages = UFFD_AT_ONCE;
+    if (!space->proc || !uffd_find_empty(proc_map_pagemap(space->proc), page, npages, &empty))
+        return npages;
+    while (kept < npages && !((empty >> kept & 1) && page_table_sealed(space->table, page + kept)))
+        kept++;
+    return kept;
+}
+
+/* Of such a page. False: events have to be read first. They may tell where it has gone. */
+static bool note_emptied(struct space *space, uint64_t page)
+{
+    if (!uffd_is_quiet(space->uffd))
+        return false;
+    log_debug("Pager", "page %#llx was given up unseen", (unsigned long long)page);
+    space->pager->counters.pages_given_up_unseen++;
+    events_empty(space, page);
+    return true;
+}
+
 /* ---- pages in the pool ---- */
 
 static void handle_staged(struct space *space, struct fault fault)
@@ -139,6 +193,11 @@ static void handle_staged(struct space *space, struct fault fault)
     if (batch == space->moving) {
         /* The agent has not copied it into the pool yet. */
         fault_list_add(&space->again, fault);
+        return;
+    }
+    if (count_kept(space, fault.page, 1) == 0) {
+        if (!note_emptied(space, fault.page))
+            fault_list_add(&space->again, fault);
         return;
     }
     long done =
@@ -258,8 +317,15 @@ static bool install_run(struct fetch *fetch, uint32_t at, uint32_t end)
 {
     struct space *space = fetch->space;
     while (at < end) {
+        uint64_t kept = count_kept(space, fetch->page[at], end - at);
+        if (kept == 0) {
+            if (!note_emptied(space, fetch->page[at]))
+                return false;
+            at++;
+            continue;
+        }
         long done = uffd_copy(space->uffd, fetch->page[at] * PAGE_BYTES,
-                              fetched_bytes(fetch) + (size_t)at * PAGE_BYTES, end - at);
+                              fetched_bytes(fetch) + (size_t)at * PAGE_BYTES, kept);
         if (done == -EAGAIN)
             return false;
         if (done == -EEXIST) {

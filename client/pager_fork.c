@@ -101,15 +101,16 @@ static int note_unsure(struct space *child, const struct space *parent, uint32_t
     return 0;
 }
 
-/* Adds to FOUND what of RANGE is registered in the process. */
-static int scan_registered(int pagemap, struct agent_range range, struct area_map *found)
+/* FOUND is, in RANGE, where the process's pages have all of IS and none of IS_NOT (KPAGE_IS_*). */
+static int scan(int pagemap, struct agent_range range, uint64_t is, uint64_t is_not,
+                struct area_map *found)
 {
     enum { AT_ONCE = 64 };
     uint64_t end = range.end * PAGE_BYTES;
     int err = area_map_remove(found, range.start, range.end);
     for (uint64_t next, at = range.start * PAGE_BYTES; !err && at < end; at = next) {
         struct kpage_region regions[AT_ONCE];
-        int count = uffd_scan(pagemap, at, end, KPAGE_IS_WPALLOWED, 0, regions, AT_ONCE, &next);
+        int count = uffd_scan(pagemap, at, end, is, is_not, regions, AT_ONCE, &next);
         err = count < 0 ? count : 0;
         for (int i = 0; i < count && !err; i++)
             err = area_map_add(found, regions[i].start / PAGE_BYTES, regions[i].end / PAGE_BYTES);
@@ -117,47 +118,38 @@ static int scan_registered(int pagemap, struct agent_range range, struct area_ma
     return err;
 }
 
-/* Up to which page, but at most MOST, all is registered from PAGE on. */
-static uint64_t end_of_registered(int pagemap, uint64_t page, uint64_t most)
+/* The same of pages that TABLE says are sealed. */
+static int list_sealed(const struct page_table *table, struct agent_range range,
+                       struct area_map *found)
 {
-    struct kpage_region region;
-    uint64_t next, at = page * PAGE_BYTES;
-    while (at < most * PAGE_BYTES &&
-           uffd_scan(pagemap, at, most * PAGE_BYTES, KPAGE_IS_WPALLOWED, 0, &region, 1, &next) ==
-               1 &&
-           region.start == at)
-        at = region.end;
-    return at / PAGE_BYTES;
-}
-
-/* Memory that grows as it is moved may reach into what other changes are about. */
-static void find_reach(int pagemap, struct unsure *unsure)
-{
-    struct agent_range ranges[2];
-    uint64_t most = 0;
-    for (uint32_t i = 0; i < unsure->count; i++)
-        for (int r = change_ranges(&unsure->changes[i], ranges) - 1; r >= 0; r--)
-            most = ranges[r].end > most ? ranges[r].end : most;
-    for (uint32_t i = 0; i < unsure->count; i++)
-        if (change_ranges(&unsure->changes[i], ranges) == 2)
-            unsure->changes[i].reach = end_of_registered(pagemap, ranges[1].start, most);
-}
-
-static int find_registered(struct unsure *unsure, pid_t pid, struct area_map *found)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);
-    int pagemap = open(path, O_RDONLY | O_CLOEXEC);
-    int err = pagemap < 0 ? -errno : 0;
-    for (uint32_t i = 0; i < unsure->count && !err; i++) {
-        struct agent_range ranges[2];
-        for (int r = change_ranges(&unsure->changes[i], ranges) - 1; r >= 0 && !err; r--)
-            err = scan_registered(pagemap, ranges[r], found);
+    int err = area_map_remove(found, range.start, range.end);
+    uint64_t page = page_table_next(table, range.start, range.end);
+    while (page < range.end && !err) {
+        uint64_t end = page;
+        while (end < range.end && page_table_sealed(table, end))
+            end++;
+        err = end > page ? area_map_add(found, page, end) : 0;
+        page = page_table_next(table, end > page ? end : page + 1, range.end);
     }
-    if (!err)
-        find_reach(pagemap, unsure);
-    if (pagemap >= 0)
-        close(pagemap);
+    return err;
+}
+
+/* What the child has of what the changes are about, and what its tables, the parent's of before,
+ * say that is sealed there. */
+static int look_at_ranges(const struct unsure *unsure, int pagemap, const struct page_table *table,
+                          struct fork_maps *parent, const struct fork_maps *child)
+{
+    int err = 0;
+    for (uint32_t i = 0; i < unsure->count; i++) {
+        struct agent_range ranges[2];
+        for (int r = change_ranges(&unsure->changes[i], ranges) - 1; r >= 0 && !err; r--) {
+            err = scan(pagemap, ranges[r], KPAGE_IS_WPALLOWED, 0, child->areas);
+            if (!err)
+                err = scan(pagemap, ranges[r], UFFD_SEAL_IS, UFFD_SEAL_IS_NOT, child->seals);
+            if (!err)
+                err = list_sealed(table, ranges[r], parent->seals);
+        }
+    }
     return err;
 }
 
@@ -175,21 +167,54 @@ static uint32_t count_certain(const struct unsure *unsure, pid_t pid)
     return certain;
 }
 
-/* Which changes came before the fork, by the mappings of PID, which is the child. */
-static int find_moment(struct unsure *unsure, pid_t pid, const struct area_map *before_all)
+static int open_pagemap(pid_t pid)
 {
-    struct area_map *areas = NULL, *found = NULL;
-    int err = area_map_new(&found);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);
+    int pagemap = open(path, O_RDONLY | O_CLOEXEC);
+    return pagemap < 0 ? -errno : pagemap;
+}
+
+/* Which changes came before the fork, by what PID has, which is the child. */
+static int find_moment(struct unsure *unsure, pid_t pid, int pagemap, const struct space *child)
+{
+    struct fork_maps parent = {0}, found = {0};
+    int err = area_map_copy(&parent.areas, child->areas);
     if (!err)
-        err = area_map_copy(&areas, before_all);
+        err = area_map_new(&parent.seals);
     if (!err)
-        err = find_registered(unsure, pid, found);
+        err = area_map_new(&found.areas);
+    if (!err)
+        err = area_map_new(&found.seals);
+    if (!err)
+        err = look_at_ranges(unsure, pagemap, child->table, &parent, &found);
     if (!err)
         err = fork_moment_find(unsure->changes, unsure->count, count_certain(unsure, pid),
-                               unsure->before, areas, found);
-    area_map_destroy(&areas);
-    area_map_destroy(&found);
+                               unsure->before, &parent, &found);
+    area_map_destroy(&parent.areas);
+    area_map_destroy(&parent.seals);
+    area_map_destroy(&found.areas);
+    area_map_destroy(&found.seals);
     return err;
+}
+
+/* What the child should have seals of, in RANGE, and has none was given up before the fork. */
+static void empty_unsealed(struct space *child, int pagemap, struct agent_range range)
+{
+    for (uint64_t page = page_table_next(child->table, range.start, range.end); page < range.end;
+         page = page_table_next(child->table, page + 1, range.end)) {
+        uint64_t empty;
+        if (page_table_sealed(child->table, page) && uffd_find_empty(pagemap, page, 1, &empty) &&
+            empty)
+            events_empty(child, page);
+    }
+}
+
+static void believe(struct space *child, struct unsure *unsure)
+{
+    for (uint32_t i = 0; i < unsure->count; i++)
+        if (unsure->changes[i].has_come)
+            events_believe_one(child, &unsure->changes[i].message);
 }
 
 void fork_settle(struct space *child, pid_t pid)
@@ -198,18 +223,24 @@ void fork_settle(struct space *child, pid_t pid)
     if (!unsure)
         return;
     child->unsure = NULL;
-    int err = pid == 0 ? -ESRCH : find_moment(unsure, pid, child->areas);
+    int pagemap = pid == 0 ? -ESRCH : open_pagemap(pid);
+    int err = pagemap < 0 ? pagemap : find_moment(unsure, pid, pagemap, child);
     uint32_t come = 0;
     for (uint32_t i = 0; i < unsure->count; i++) {
-        struct change *change = &unsure->changes[i];
         if (err) /* it cannot be known */
-            change->has_come = i < unsure->before;
-        come += change->has_come;
-        if (change->has_come)
-            events_believe_one(child, &change->message);
+            unsure->changes[i].has_come = i < unsure->before;
+        come += unsure->changes[i].has_come;
     }
     log_debug("Pager", "%d has %u of %u changes made while it was forked%s%s", (int)pid, come,
               unsure->count, err ? ", not known: " : "", err ? strerror(-err) : "");
+    believe(child, unsure);
+    for (uint32_t i = 0; i < unsure->count && !err; i++) {
+        struct agent_range ranges[2];
+        for (int r = change_ranges(&unsure->changes[i], ranges) - 1; r >= 0; r--)
+            empty_unsealed(child, pagemap, ranges[r]);
+    }
+    if (pagemap >= 0)
+        close(pagemap);
     free(unsure);
 }
 

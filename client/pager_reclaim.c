@@ -345,13 +345,16 @@ static void on_moved(struct space *space, const struct agent_result *result)
         switch (result->status[i]) {
         case 0:
             page_table_set(space->table, page, PAGE_STAGED);
+            if (result->sealed[i / 64] >> i % 64 & 1)
+                page_table_seal(space->table, page);
             page_table_set_evicted_at(space->table, page,
                                       (uint16_t)(++space->evict_clock / 256) | 1);
             batch->taken[i] = true;
             moved++;
             continue;
         case ENOENT:
-            /* Nothing there: dropped by the kernel for the program. */
+        case EFAULT:
+            /* Nothing there: dropped by the kernel for the program; or a guard. */
             reclaim_note_gone(space, page);
             reclaim_drop_stored(space, page);
             page_table_set(space->table, page, PAGE_ZERO);

@@ -349,6 +349,7 @@ void events_verify(struct space *space);
 void events_serve_hold(struct space *space);
 void events_believe_one(struct space *space, const struct uffd_msg *message); /* not of a fork */
 void events_unmap(struct space *space, uint64_t start, uint64_t end);         /* pages */
+void events_empty(struct space *space, uint64_t page); /* it has no content any more */
 
 /* pager_fork.c */
 /* The event of a fork has been read, and with it came the child's userfaultfd. */

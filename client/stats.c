@@ -54,6 +54,7 @@ static void write_pages(FILE *file, const struct stats *stats)
     number(file, "pages_evicted", pager->pages_evicted, ",\n  ");
     number(file, "pages_clean_dropped", pager->pages_clean_dropped, ",\n  ");
     number(file, "pages_zero_dropped", pager->pages_zero_dropped, ",\n  ");
+    number(file, "pages_given_up_unseen", pager->pages_given_up_unseen, ",\n  ");
     number(file, "pages_bad", pager->bad_pages, ",\n");
     fputs("  \"prefetch\": {", file);
     number(file, "issued", pager->readahead_issued, ", ");

@@ -175,6 +175,30 @@ long uffd_zero(int fd, uint64_t start, uint64_t npages)
     return outcome(fd, failed, errno, zero.zeropage, start, npages);
 }
 
+int uffd_unseal(int fd, uint64_t start, uint64_t npages)
+{
+    struct uffdio_writeprotect none = {.range = {start, npages * PAGE},
+                                       .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE};
+    return ioctl(fd, UFFDIO_WRITEPROTECT, &none) ? -errno : 0;
+}
+
+/* Documentation/admin-guide/mm/pagemap.rst. A guard is told from what is swapped out since Linux
+ * 6.14 only. */
+bool uffd_find_empty(int pagemap, uint64_t first, uint64_t npages, uint64_t *empty)
+{
+    const uint64_t present = 1ull << 63, swapped = 1ull << 62, guard = 1ull << 58;
+    uint64_t entries[UFFD_AT_ONCE];
+    size_t nbytes = npages * sizeof entries[0];
+    off_t at = (off_t)(first * sizeof entries[0]);
+    if (npages > UFFD_AT_ONCE || pread(pagemap, entries, nbytes, at) != (ssize_t)nbytes)
+        return false;
+    *empty = 0;
+    for (uint64_t i = 0; i < npages; i++) /* what has a seal counts as swapped */
+        if (!(entries[i] & (present | swapped)) || (entries[i] & guard))
+            *empty |= 1ull << i;
+    return true;
+}
+
 void uffd_wake(int fd, uint64_t start, uint64_t npages)
 {
     struct uffdio_range range = {start, npages * PAGE};

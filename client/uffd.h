@@ -50,6 +50,25 @@ long uffd_copy(int fd, uint64_t to, const void *from, uint64_t npages)
     __attribute__((warn_unused_result));
 long uffd_zero(int fd, uint64_t start, uint64_t npages) __attribute__((warn_unused_result));
 
+/* A seal is what the kernel keeps in the place of a page that is not there (its pte marker for
+ * UFFDIO_WRITEPROTECT). It goes along with mremap() and into the child of a fork. It is gone when
+ * the program has given the page up, also where no event tells of it (MADV_GUARD_INSTALL), but for
+ * MADV_FREE; and when uffd_copy() puts a page in. uffd_zero() gives -EEXIST there. */
+
+/* Takes the seals away. 0 or -errno. */
+int uffd_unseal(int fd, uint64_t start, uint64_t npages) __attribute__((warn_unused_result));
+
+/* Which of NPAGES pages from page number FIRST on, at most UFFD_AT_ONCE, are neither there, in
+ * memory or swapped out, nor have a seal, bit by bit. PAGEMAP: an open /proc/PID/pagemap. False: it
+ * cannot be known. */
+enum { UFFD_AT_ONCE = 64 };
+bool uffd_find_empty(int pagemap, uint64_t first, uint64_t npages, uint64_t *empty)
+    __attribute__((warn_unused_result));
+
+/* For uffd_scan(): categories that pages with a seal have, and have not. */
+#define UFFD_SEAL_IS KPAGE_IS_SWAPPED
+#define UFFD_SEAL_IS_NOT (KPAGE_IS_PRESENT | KPAGE_IS_WRITTEN)
+
 void uffd_wake(int fd, uint64_t start, uint64_t npages);
 
 /* True when no change of the program's mappings is under way of which the event has not been read.

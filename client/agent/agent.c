@@ -284,6 +284,29 @@ static void move_run(struct agent *agent, char *to, uint64_t from, uint64_t npag
     }
 }
 
+/* Of NPAGES pages from FROM on, of which the first is page FIRST of the batch: those that have been
+ * moved get a seal in their place. Where the kernel refuses (EAGAIN: a fork, say, is under way)
+ * they have none. */
+static void seal_run(struct agent *agent, uint64_t from, uint32_t first, uint32_t npages)
+{
+    struct agent_result *result = &agent->result;
+    for (uint32_t i = 0, end; i < npages; i = end) {
+        end = i + 1;
+        if (result->status[first + i] != 0)
+            continue;
+        while (end < npages && result->status[first + end] == 0)
+            end++;
+        struct uffdio_writeprotect seal = {
+            .range = {from + (uint64_t)i * PAGE, (uint64_t)(end - i) * PAGE},
+            .mode = UFFDIO_WRITEPROTECT_MODE_WP,
+        };
+        if (sys3(__NR_ioctl, agent->uffd, (long)UFFDIO_WRITEPROTECT, (long)&seal) != 0)
+            continue;
+        for (uint32_t j = first + i; j < first + end; j++)
+            result->sealed[j / 64] |= 1ull << j % 64;
+    }
+}
+
 /* From the gate into the hold. Nobody but us knows these pages, so EAGAIN (the kernel has a page
  * locked for the moment) is waited out. Returns whether something is left in the gate. Until COPIED
  * nothing may raise an event, nor fault there: the pager reads none while a fork is under way. */
@@ -376,6 +399,7 @@ static void evict(struct agent *agent)
     uint32_t total = 0;
     int again = 0, refused = 0;
     agent->nswitched = 0;
+    clear(agent->result.sealed, sizeof agent->result.sealed);
     for (uint32_t r = 0; r < command->nruns; r++) {
         uint32_t npages = (uint32_t)command->runs[r].npages;
         if (total + npages > AGENT_BATCH_PAGES)
@@ -386,6 +410,7 @@ static void evict(struct agent *agent)
         } else {
             move_run(agent, agent->gate + (uint64_t)total * PAGE, command->runs[r].addr, npages,
                      status + total);
+            seal_run(agent, command->runs[r].addr, total, npages);
             again = status[total + npages - 1] == EAGAIN;
         }
         total += npages;

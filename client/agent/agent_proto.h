@@ -147,6 +147,9 @@ struct agent_result {
     /* COPIED: something lies in the gate. The agent empties it now, which raises an event that has
      * to be read, and says EMPTIED then. */
     uint32_t empties;
+    uint32_t unused;
+    /* MOVED: bit by bit, which of the pages have a seal in their place (uffd.h). */
+    uint64_t sealed[AGENT_BATCH_PAGES / 64];
     uint8_t status[AGENT_BATCH_PAGES];
 };
 

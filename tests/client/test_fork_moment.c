@@ -36,13 +36,17 @@ struct step {
 struct model {
     int content[ALL_SLOTS];    /* 0: nothing is there */
     bool kept_back[ALL_SLOTS]; /* MADV_DONTFORK: no child gets it */
+    bool sealed[ALL_SLOTS];    /* what is there is outside */
 };
 
 static void take(struct model *model, struct step step)
 {
-    if (step.to >= 0)
+    if (step.to >= 0) {
         model->content[step.to] = model->content[step.from];
+        model->sealed[step.to] = model->sealed[step.from];
+    }
     model->content[step.from] = 0;
+    model->sealed[step.from] = false;
 }
 
 static uint64_t address(int slot)
@@ -109,16 +113,26 @@ static void draw_order(int *order)
     }
 }
 
-static struct area_map *areas_of(const struct model *model, bool of_child)
+static struct fork_maps maps_of(const struct model *model, bool of_child)
 {
-    struct area_map *map;
-    assert_int_equal(area_map_new(&map), 0);
+    struct fork_maps maps;
+    assert_int_equal(area_map_new(&maps.areas), 0);
+    assert_int_equal(area_map_new(&maps.seals), 0);
     for (int i = 0; i < ALL_SLOTS; i++) {
-        uint64_t start = address(i) / AGENT_PAGE_BYTES;
-        if (model->content[i] && !(of_child && model->kept_back[i]))
-            assert_int_equal(area_map_add(map, start, start + SLOT_PAGES), 0);
+        uint64_t start = address(i) / AGENT_PAGE_BYTES, end = start + SLOT_PAGES;
+        if (!model->content[i] || (of_child && model->kept_back[i]))
+            continue;
+        assert_int_equal(area_map_add(maps.areas, start, end), 0);
+        if (model->sealed[i])
+            assert_int_equal(area_map_add(maps.seals, start, end), 0);
     }
-    return map;
+    return maps;
+}
+
+static void destroy(struct fork_maps *maps)
+{
+    area_map_destroy(&maps->areas);
+    area_map_destroy(&maps->seals);
 }
 
 static void draw_model(struct model *model)
@@ -128,6 +142,7 @@ static void draw_model(struct model *model)
         if (i % SLOTS < STEPS + 2) {
             model->content[i] = i + 1;
             model->kept_back[i] = draw(6) == 0;
+            model->sealed[i] = draw(2);
         }
 }
 
@@ -156,9 +171,9 @@ static void one_round(void)
         if (certain == i && ntold[thread] <= done[thread])
             certain++;
     }
-    struct area_map *areas = areas_of(&before, false), *found = areas_of(&at_fork, true);
+    struct fork_maps parent = maps_of(&before, false), found = maps_of(&at_fork, true);
     assert_int_equal(fork_moment_find(changes, ALL_STEPS, (uint32_t)draw(certain + 1),
-                                      (uint32_t)draw(ALL_STEPS + 1), areas, found),
+                                      (uint32_t)draw(ALL_STEPS + 1), &parent, &found),
                      0);
     child = before;
     for (int i = 0; i < ALL_STEPS; i++)
@@ -167,8 +182,8 @@ static void one_round(void)
     for (int i = 0; i < ALL_SLOTS; i++)
         if (at_fork.content[i] && !at_fork.kept_back[i])
             assert_int_equal(child.content[i], at_fork.content[i]);
-    area_map_destroy(&areas);
-    area_map_destroy(&found);
+    destroy(&parent);
+    destroy(&found);
 }
 
 static void test_orders(void **state)
@@ -185,16 +200,17 @@ static void test_emptied_then_moved(void **state)
     struct change changes[2] = {told((struct step){0, -1}), told((struct step){0, 1})};
     changes[0].message.event = UFFD_EVENT_REMOVE;
     struct model model = {.content = {7}};
-    struct area_map *areas = areas_of(&model, false);
+    struct fork_maps parent = maps_of(&model, false);
     take(&model, (struct step){0, 1});
-    struct area_map *found = areas_of(&model, true);
-    assert_int_equal(fork_moment_find(changes, 2, 0, 0, areas, found), 0);
+    struct fork_maps found = maps_of(&model, true);
+    assert_int_equal(fork_moment_find(changes, 2, 0, 0, &parent, &found), 0);
     assert_true(changes[0].has_come && changes[1].has_come);
-    area_map_destroy(&areas);
-    area_map_destroy(&found);
+    destroy(&parent);
+    destroy(&found);
 }
 
-/* Memory that grows as it is moved takes the place of what was unmapped just then. */
+/* Memory that grows as it is moved takes the place of what was unmapped just then: of what it has
+ * grown by no event tells. */
 static void test_grown_into_hole(void **state)
 {
     (void)state;
@@ -202,16 +218,49 @@ static void test_grown_into_hole(void **state)
     /* Slot 2 is unmapped, and slot 0 goes right below it, and grows over all of it. */
     struct change changes[2] = {told((struct step){2, -1}), told((struct step){0, 1})};
     changes[1].message.arg.remap.to = address(2) - bytes;
-    changes[1].reach = address(2) / AGENT_PAGE_BYTES + SLOT_PAGES;
-    struct model model = {.content = {[0] = 1, [2] = 3}};
-    struct area_map *areas = areas_of(&model, false), *found;
-    assert_int_equal(area_map_new(&found), 0);
-    assert_int_equal(area_map_add(found, (address(2) - bytes) / AGENT_PAGE_BYTES, changes[1].reach),
-                     0);
-    assert_int_equal(fork_moment_find(changes, 2, 0, 0, areas, found), 0);
+    struct model model = {.content = {[0] = 1, [2] = 3}, .sealed = {[0] = true, [2] = true}};
+    struct fork_maps parent = maps_of(&model, false);
+    model = (struct model){.content = {0}};
+    struct fork_maps found = maps_of(&model, true);
+    uint64_t start = (address(2) - bytes) / AGENT_PAGE_BYTES;
+    assert_int_equal(area_map_add(found.areas, start, start + 2 * SLOT_PAGES), 0);
+    assert_int_equal(area_map_add(found.seals, start, start + SLOT_PAGES), 0);
+    assert_int_equal(fork_moment_find(changes, 2, 0, 0, &parent, &found), 0);
     assert_true(changes[0].has_come && changes[1].has_come);
-    area_map_destroy(&areas);
-    area_map_destroy(&found);
+    destroy(&parent);
+    destroy(&found);
+}
+
+/* Memory that has grown in place over what was unmapped has no seals of it. */
+static void test_grown_in_place(void **state)
+{
+    (void)state;
+    struct change change = told((struct step){0, -1});
+    struct model model = {.content = {1}, .sealed = {true}};
+    struct fork_maps parent = maps_of(&model, false);
+    model.sealed[0] = false;
+    struct fork_maps found = maps_of(&model, true);
+    assert_int_equal(fork_moment_find(&change, 1, 0, 0, &parent, &found), 0);
+    assert_true(change.has_come);
+    destroy(&parent);
+    destroy(&found);
+}
+
+/* A move onto other memory that leaves a mapping behind (MREMAP_DONTUNMAP) changes seals only. */
+static void test_onto(void **state)
+{
+    (void)state;
+    for (int come = 0; come < 2; come++) {
+        struct change change = told((struct step){0, 1});
+        struct model model = {.content = {1, 2}, .sealed = {true, true}};
+        struct fork_maps parent = maps_of(&model, false);
+        model.sealed[0] = !come;
+        struct fork_maps found = maps_of(&model, true);
+        assert_int_equal(fork_moment_find(&change, 1, 0, come ? 0 : 1, &parent, &found), 0);
+        assert_int_equal(change.has_come, come);
+        destroy(&parent);
+        destroy(&found);
+    }
 }
 
 int main(void)
@@ -220,6 +269,8 @@ int main(void)
         cmocka_unit_test(test_orders),
         cmocka_unit_test(test_emptied_then_moved),
         cmocka_unit_test(test_grown_into_hole),
+        cmocka_unit_test(test_grown_in_place),
+        cmocka_unit_test(test_onto),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -494,21 +496,59 @@ static void check_guards(const char *at, size_t npages)
     close(pipes[1]);
 }
 
-/* Linux 6.13 and newer. Reading the pages before and behind asks for what lies between, too. */
-static void case_guard(struct place *p)
+static int by_system_call(void *at, size_t bytes, int advice)
 {
-    if (madvise(p->at + THIRD_BYTES, THIRD_BYTES, MADV_GUARD_INSTALL) == 0) {
+    return (int)syscall(SYS_madvise, at, bytes, advice);
+}
+
+/* Linux 6.13 and newer. Reading the pages before and behind asks for what lies between, too. */
+static void try_guards(struct place *p, int (*call)(void *at, size_t bytes, int advice))
+{
+    if (call(p->at + THIRD_BYTES, THIRD_BYTES, MADV_GUARD_INSTALL) == 0) {
         for (int i = 0; i < 2; i++) {
             check_twice(p->at, p->id, 0, THIRD);
             check_twice(p->at + 2 * THIRD_BYTES, p->id, 2 * THIRD, THIRD);
             check_guards(p->at + THIRD_BYTES, THIRD);
         }
-        must(madvise(p->at + THIRD_BYTES, THIRD_BYTES, MADV_GUARD_REMOVE), "madvise");
+        must(call(p->at + THIRD_BYTES, THIRD_BYTES, MADV_GUARD_REMOVE), "madvise");
         check_zero_twice(p->at + THIRD_BYTES, THIRD);
         pages_fill(p->at + THIRD_BYTES, p->id, THIRD, THIRD);
     } else if (errno != EINVAL) {
         pages_fail("madvise(MADV_GUARD_INSTALL): %s", strerror(errno));
     }
+    check_twice(p->at, p->id, 0, NPAGES);
+    unmap_all(p);
+}
+
+static void case_guard(struct place *p)
+{
+    try_guards(p, madvise);
+}
+
+/* Of which nobody hears. Guards can be seen from Linux 6.14 on. */
+static void case_guard_by_call(struct place *p)
+{
+    try_guards(p, by_system_call);
+}
+
+/* Of which nobody hears, either. */
+static void case_shmat(struct place *p)
+{
+    int id = shmget(IPC_PRIVATE, THIRD_BYTES, IPC_CREAT | 0600);
+    if (id < 0)
+        pages_fail("shmget: %s", strerror(errno));
+    char *at = shmat(id, p->at + THIRD_BYTES, SHM_REMAP);
+    must(shmctl(id, IPC_RMID, NULL), "shmctl");
+    if (at != p->at + THIRD_BYTES)
+        pages_fail("shmat: %s", strerror(errno));
+    pages_check_zero(at, THIRD);
+    pages_fill(at, p->id + 1, 0, THIRD);
+    check_twice(p->at, p->id, 0, THIRD);
+    pages_check(at, p->id + 1, 0, THIRD);
+    must(shmdt(at), "shmdt");
+    must_map(at, THIRD_BYTES, RW, ANON | MAP_FIXED);
+    check_zero_twice(at, THIRD);
+    pages_fill(at, p->id, THIRD, THIRD);
     check_twice(p->at, p->id, 0, NPAGES);
     unmap_all(p);
 }
@@ -659,6 +699,8 @@ static const struct {
     {"madvise MADV_POPULATE_READ", case_populate_read},
     {"madvise MADV_POPULATE_WRITE", case_populate_write},
     {"madvise MADV_GUARD_INSTALL", case_guard},
+    {"madvise MADV_GUARD_INSTALL, the call alone", case_guard_by_call},
+    {"shmat SHM_REMAP", case_shmat},
     {"mlock", case_lock},
     {"mlockall MCL_FUTURE", case_lock_future},
     {"mlockall MCL_CURRENT", case_lock_all},

@@ -4,12 +4,12 @@
  *     meanwhile [--rounds=100] [--corrupt] [--forking] [--clone] [--onto]
  *
  * A child has what was there before such a call, or what was there after it: each area is where it
- * was or where it was moved to, whole, or, unmapped, nowhere. --clone: children are made by the
- * system call alone. --onto: areas are moved onto others, and leave zeros behind. And a thread that
- * has unmapped memory and grown other memory into its place finds zeros there, so does the child
- * that it forks then, while another thread sleeps (--forking: while another forks). The first wrong
- * one ends the program: one line on standard error, exit 1. --corrupt moves one byte of an area,
- * too.
+ * was or where it was moved to, whole, or, unmapped, nowhere. --clone: children are made, and
+ * memory is moved, by the system calls alone. --onto: areas are moved onto others, and leave zeros
+ * behind. And a thread that has unmapped memory and grown other memory into its place finds zeros
+ * there, so does the child that it forks then, while another thread sleeps (--forking: while
+ * another forks). The first wrong one ends the program: one line on standard error, exit 1.
+ * --corrupt moves one byte of an area, too.
  */
 #include "pages.h"
 
@@ -52,6 +52,12 @@ static pid_t fork_it(void)
     pid_t pid = by_call ? (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL) : fork();
     pages_must(pid >= 0, "fork");
     return pid;
+}
+
+static char *move_it(char *from, size_t bytes, int flags, char *to)
+{
+    return by_call ? (char *)syscall(SYS_mremap, from, bytes, bytes, flags, to)
+                   : mremap(from, bytes, bytes, flags, to);
 }
 
 /* What is where an area is moved onto. */
@@ -103,7 +109,7 @@ static void *change(void *arg)
         int flags = MREMAP_MAYMOVE | MREMAP_FIXED | (onto ? MREMAP_DONTUNMAP : 0);
         begun++;
         if (area->to)
-            pages_must(mremap(area->from, bytes, bytes, flags, area->to) == area->to, "mremap");
+            pages_must(move_it(area->from, bytes, flags, area->to) == area->to, "mremap");
         else
             pages_must(munmap(area->from, bytes) == 0, "munmap");
     }

@@ -23,6 +23,8 @@ under_edm handlers "$tools/meanwhile" --rounds=$rounds
 [ "$settled" -gt 0 ] || fail "no fork was among changes"
 under_edm call "$tools/meanwhile" --rounds=$rounds --clone --forking
 [ "$settled" -gt 0 ] || fail "no fork was among changes"
+under_edm onto_by_call "$tools/meanwhile" --rounds=$((rounds / 2)) --clone --onto
+[ "$settled" -gt 0 ] || fail "no fork was among changes"
 # Here the moves keep away from the forks.
 under_edm onto "$tools/meanwhile" --rounds=$((rounds / 2)) --onto
 namespace=(unshare --pid --fork --mount-proc)
