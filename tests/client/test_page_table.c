@@ -32,11 +32,16 @@ static uint64_t page_of(uint32_t i)
     return (uint64_t)(i / 1024) * 0x3ffffffffull + i % 1024 * 3;
 }
 
+static bool is_out(enum page_state state)
+{
+    return state != PAGE_NATIVE && state != PAGE_ZERO && state != PAGE_RESIDENT;
+}
+
 static void test_model(void **state)
 {
     (void)state;
     static enum page_state model[PAGES];
-    static bool stored[PAGES];
+    static bool stored[PAGES], sealed[PAGES];
     static struct page_hash hashes[PAGES];
     struct page_table *table;
     assert_int_equal(page_table_new(&table), 0);
@@ -47,7 +52,13 @@ static void test_model(void **state)
         if (page_table_may(model[i], to)) {
             page_table_set(table, page, to);
             model[i] = to;
+            sealed[i] = sealed[i] && is_out(to);
         }
+        if (is_out(model[i]) && draw() % 4 == 0) {
+            page_table_seal(table, page);
+            sealed[i] = true;
+        }
+        assert_int_equal(page_table_sealed(table, page), sealed[i]);
         if (draw() % 4 == 0) {
             stored[i] = draw() % 2;
             hashes[i] = (struct page_hash){draw(), draw()};
