@@ -461,7 +461,8 @@ static bool answer_forks(struct space *space)
  * parent's: its mark is registered there. */
 static bool may_be(const struct space *space, pid_t pid)
 {
-    if (space_of(space->pager, pid))
+    int first = (int)syscall(SYS_pidfd_open, pid, 0); /* of no other thread */
+    if (first < 0 || close(first) || space_of(space->pager, pid))
         return false;
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);

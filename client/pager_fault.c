@@ -88,7 +88,7 @@ static uint64_t zero_run(struct space *space, uint64_t page, uint64_t room)
     return npages;
 }
 
-static bool has_seal(const struct space *space, uint64_t page)
+bool fault_has_seal(const struct space *space, uint64_t page)
 {
     struct kpage_region region;
     uint64_t next, at = page * PAGE_BYTES;
@@ -96,17 +96,26 @@ static bool has_seal(const struct space *space, uint64_t page)
                                     UFFD_SEAL_IS, UFFD_SEAL_IS_NOT, &region, 1, &next) == 1;
 }
 
-/* What was outside and is zero now may have its seal still. Anything else that has one ought to be
- * known: its content is lost, and the program must not find zeros. */
-static long zero_sealed(struct space *space, uint64_t page, uint64_t npages)
+void fault_lost(struct space *space, uint64_t page)
 {
-    if (page_table_state(space->table, page) != PAGE_ZERO && has_seal(space, page)) {
-        if (!uffd_is_quiet(space->uffd))
-            return -EAGAIN; /* events may tell how it has come there */
+    if (!space->pager->failed)
         log_fatal("Pager", "%d: page %#llx was outside, and is not known: the program is ended",
                   (int)space->pid, (unsigned long long)page);
-        pager_fail(space->pager);
+    pager_fail(space->pager);
+}
+
+/* UFFDIO_ZEROPAGE has said EEXIST. What was outside and is zero now may have its seal still.
+ * Anything else that has one ought to be known: its content is lost, and the program must not find
+ * zeros. */
+static long zero_sealed(struct space *space, uint64_t page, uint64_t npages)
+{
+    if (space->proc && !fault_has_seal(space, page))
         return -EEXIST;
+    if (space->proc && page_table_state(space->table, page) != PAGE_ZERO) {
+        if (!uffd_is_quiet(space->uffd))
+            return -EAGAIN; /* events may tell how it has come there */
+        fault_lost(space, page);
+        return -ENOENT;
     }
     int err = uffd_unseal(space->uffd, page * PAGE_BYTES, npages);
     return err ? err : uffd_zero(space->uffd, page * PAGE_BYTES, npages);
@@ -158,12 +167,18 @@ static void handle_zero(struct space *space, struct fault fault, uint64_t room)
  * shows in its seal being gone. */
 static uint64_t count_kept(const struct space *space, uint64_t page, uint64_t npages)
 {
-    uint64_t empty, kept = 0;
+    uint64_t empty, kept = 0, sealed = 0;
     if (npages > UFFD_AT_ONCE)
         npages = UFFD_AT_ONCE;
-    if (!space->proc || !uffd_find_empty(proc_map_pagemap(space->proc), page, npages, &empty))
+    for (uint64_t i = 0; i < npages; i++)
+        if (page_table_sealed(space->table, page + i))
+            sealed |= 1ull << i;
+    /* Where a change is under way nothing can be put in, and looking would wait for a fork's end.
+     */
+    if (!sealed || !space->proc || !uffd_is_quiet(space->uffd) ||
+        !uffd_find_empty(proc_map_pagemap(space->proc), page, npages, &empty))
         return npages;
-    while (kept < npages && !((empty >> kept & 1) && page_table_sealed(space->table, page + kept)))
+    while (kept < npages && !((empty & sealed) >> kept & 1))
         kept++;
     return kept;
 }

@@ -19,8 +19,9 @@
 #include <unistd.h>
 
 enum {
-    LOOK_AT_MOST = 65536, /* pages of the table, in one go */
-    SPARE_FETCHES = 8,    /* left for the program's own faults */
+    SEALS_LOOKED_AT = 16384, /* pages of a change: evidence enough */
+    LOOK_AT_MOST = 65536,    /* pages of the table, in one go */
+    SPARE_FETCHES = 8,       /* left for the program's own faults */
 };
 
 /* ---- the kernel tells ---- */
@@ -144,6 +145,8 @@ static int look_at_ranges(const struct unsure *unsure, int pagemap, const struct
         struct agent_range ranges[2];
         for (int r = change_ranges(&unsure->changes[i], ranges) - 1; r >= 0 && !err; r--) {
             err = scan(pagemap, ranges[r], KPAGE_IS_WPALLOWED, 0, child->areas);
+            if (ranges[r].end - ranges[r].start > SEALS_LOOKED_AT)
+                ranges[r].end = ranges[r].start + SEALS_LOOKED_AT;
             if (!err)
                 err = scan(pagemap, ranges[r], UFFD_SEAL_IS, UFFD_SEAL_IS_NOT, child->seals);
             if (!err)

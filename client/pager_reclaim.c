@@ -355,6 +355,8 @@ static void on_moved(struct space *space, const struct agent_result *result)
         case ENOENT:
         case EFAULT:
             /* Nothing there: dropped by the kernel for the program; or a guard. */
+            if (result->status[i] == EFAULT && fault_has_seal(space, page))
+                fault_lost(space, page);
             reclaim_note_gone(space, page);
             reclaim_drop_stored(space, page);
             page_table_set(space->table, page, PAGE_ZERO);

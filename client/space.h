@@ -349,6 +349,8 @@ void events_verify(struct space *space);
 void events_serve_hold(struct space *space);
 void events_believe_one(struct space *space, const struct uffd_msg *message); /* not of a fork */
 void events_unmap(struct space *space, uint64_t start, uint64_t end);         /* pages */
+bool fault_has_seal(const struct space *space, uint64_t page);                /* see uffd.h */
+void fault_lost(struct space *space, uint64_t page);   /* it has one, and what was in it is gone */
 void events_empty(struct space *space, uint64_t page); /* it has no content any more */
 
 /* pager_fork.c */

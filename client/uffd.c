@@ -182,19 +182,18 @@ int uffd_unseal(int fd, uint64_t start, uint64_t npages)
     return ioctl(fd, UFFDIO_WRITEPROTECT, &none) ? -errno : 0;
 }
 
-/* Documentation/admin-guide/mm/pagemap.rst. A guard is told from what is swapped out since Linux
- * 6.14 only. */
+/* Documentation/admin-guide/mm/pagemap.rst. */
 bool uffd_find_empty(int pagemap, uint64_t first, uint64_t npages, uint64_t *empty)
 {
-    const uint64_t present = 1ull << 63, swapped = 1ull << 62, guard = 1ull << 58;
+    const uint64_t present = 1ull << 63, write_protected = 1ull << 57; /* a seal is the latter */
     uint64_t entries[UFFD_AT_ONCE];
     size_t nbytes = npages * sizeof entries[0];
     off_t at = (off_t)(first * sizeof entries[0]);
     if (npages > UFFD_AT_ONCE || pread(pagemap, entries, nbytes, at) != (ssize_t)nbytes)
         return false;
     *empty = 0;
-    for (uint64_t i = 0; i < npages; i++) /* what has a seal counts as swapped */
-        if (!(entries[i] & (present | swapped)) || (entries[i] & guard))
+    for (uint64_t i = 0; i < npages; i++)
+        if (!(entries[i] & (present | write_protected)))
             *empty |= 1ull << i;
     return true;
 }

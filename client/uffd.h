@@ -58,9 +58,9 @@ long uffd_zero(int fd, uint64_t start, uint64_t npages) __attribute__((warn_unus
 /* Takes the seals away. 0 or -errno. */
 int uffd_unseal(int fd, uint64_t start, uint64_t npages) __attribute__((warn_unused_result));
 
-/* Which of NPAGES pages from page number FIRST on, at most UFFD_AT_ONCE, are neither there, in
- * memory or swapped out, nor have a seal, bit by bit. PAGEMAP: an open /proc/PID/pagemap. False: it
- * cannot be known. */
+/* Which of NPAGES pages from page number FIRST on, at most UFFD_AT_ONCE, are neither in memory nor
+ * have a seal, bit by bit: of one that was sealed, that it was given up, a guard too. PAGEMAP: an
+ * open /proc/PID/pagemap. False: it cannot be known. */
 enum { UFFD_AT_ONCE = 64 };
 bool uffd_find_empty(int pagemap, uint64_t first, uint64_t npages, uint64_t *empty)
     __attribute__((warn_unused_result));

@@ -525,7 +525,7 @@ static void case_guard(struct place *p)
     try_guards(p, madvise);
 }
 
-/* Of which nobody hears. Guards can be seen from Linux 6.14 on. */
+/* Of which nobody hears. */
 static void case_guard_by_call(struct place *p)
 {
     try_guards(p, by_system_call);
