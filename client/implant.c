@@ -2,11 +2,11 @@
 
 #include "agent_load.h"
 #include "program.h"
+#include "uffd.h"
 #include "agent/agent_proto.h"
 
 #include <elf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/rseq.h>
 #include <signal.h>
@@ -32,8 +32,6 @@ enum {
     FIRST_CALLS = 5,
     CALL_STOP = SIGTRAP | 0x80, /* by PTRACE_O_TRACESYSGOOD */
 };
-
-#define PAGE_IS_THERE (1ull << 63) /* in /proc/PID/pagemap */
 
 enum step {
     STEP_TO_EXEC,  /* not stopped, and not asked to */
@@ -235,16 +233,13 @@ static int write_image(const struct implant *implant)
 
 static bool is_present(pid_t pid, uint64_t address)
 {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    int pagemap = uffd_open_pagemap(pid);
+    if (pagemap < 0)
         return false;
-    uint64_t entry = 0;
-    ssize_t got =
-        pread(fd, &entry, sizeof entry, (off_t)(address / AGENT_PAGE_BYTES * sizeof entry));
-    close(fd);
-    return got == (ssize_t)sizeof entry && (entry & PAGE_IS_THERE);
+    int there =
+        uffd_page_is(pagemap, address & ~(uint64_t)(AGENT_PAGE_BYTES - 1), KPAGE_IS_PRESENT, 0);
+    close(pagemap);
+    return there == 1;
 }
 
 /* A restartable sequence that a thread is in must be begun again when it was interrupted; sent

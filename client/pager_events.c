@@ -8,10 +8,8 @@
 #include "../ini/log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -319,10 +317,7 @@ static void take_back_left(struct space *space)
     uint32_t kept = 0;
     for (uint32_t i = 0; i < space->nleft; i++) {
         uint64_t start = space->left[i] * PAGE_BYTES;
-        struct kpage_region region;
-        uint64_t next;
-        int there = uffd_scan(proc_map_pagemap(space->proc), start, start + PAGE_BYTES,
-                              KPAGE_IS_PRESENT, 0, &region, 1, &next);
+        int there = uffd_page_is(proc_map_pagemap(space->proc), start, KPAGE_IS_PRESENT, 0);
         if (there == 0 && !uffd_is_quiet(space->uffd))
             space->left[kept++] = space->left[i];
         else if (there == 1 && uffd_register(space->uffd, start, start + PAGE_BYTES))
@@ -464,14 +459,10 @@ static bool may_be(const struct space *space, pid_t pid)
     int first = (int)syscall(SYS_pidfd_open, pid, 0); /* of no other thread */
     if (first < 0 || close(first) || space_of(space->pager, pid))
         return false;
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);
-    int pagemap = open(path, O_RDONLY | O_CLOEXEC);
+    int pagemap = uffd_open_pagemap(pid);
     if (pagemap < 0)
-        return errno == EACCES || errno == EPERM; /* else it has ended */
-    struct kpage_region region;
-    uint64_t next, at = space->mark * PAGE_BYTES;
-    int found = uffd_scan(pagemap, at, at + PAGE_BYTES, KPAGE_IS_WPALLOWED, 0, &region, 1, &next);
+        return pagemap == -EACCES || pagemap == -EPERM; /* else it has ended */
+    int found = uffd_page_is(pagemap, space->mark * PAGE_BYTES, KPAGE_IS_WPALLOWED, 0);
     close(pagemap);
     return found > 0;
 }

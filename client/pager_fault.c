@@ -90,10 +90,8 @@ static uint64_t zero_run(struct space *space, uint64_t page, uint64_t room)
 
 bool fault_has_seal(const struct space *space, uint64_t page)
 {
-    struct kpage_region region;
-    uint64_t next, at = page * PAGE_BYTES;
-    return space->proc && uffd_scan(proc_map_pagemap(space->proc), at, at + PAGE_BYTES,
-                                    UFFD_SEAL_IS, UFFD_SEAL_IS_NOT, &region, 1, &next) == 1;
+    return space->proc && uffd_page_is(proc_map_pagemap(space->proc), page * PAGE_BYTES,
+                                       UFFD_SEAL_IS, UFFD_SEAL_IS_NOT) == 1;
 }
 
 void fault_lost(struct space *space, uint64_t page)

@@ -170,14 +170,6 @@ static uint32_t count_certain(const struct unsure *unsure, pid_t pid)
     return certain;
 }
 
-static int open_pagemap(pid_t pid)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);
-    int pagemap = open(path, O_RDONLY | O_CLOEXEC);
-    return pagemap < 0 ? -errno : pagemap;
-}
-
 /* Which changes came before the fork, by what PID has, which is the child. */
 static int find_moment(struct unsure *unsure, pid_t pid, int pagemap, const struct space *child)
 {
@@ -213,30 +205,24 @@ static void empty_unsealed(struct space *child, int pagemap, struct agent_range 
     }
 }
 
-static void believe(struct space *child, struct unsure *unsure)
-{
-    for (uint32_t i = 0; i < unsure->count; i++)
-        if (unsure->changes[i].has_come)
-            events_believe_one(child, &unsure->changes[i].message);
-}
-
 void fork_settle(struct space *child, pid_t pid)
 {
     struct unsure *unsure = child->unsure;
     if (!unsure)
         return;
     child->unsure = NULL;
-    int pagemap = pid == 0 ? -ESRCH : open_pagemap(pid);
+    int pagemap = pid == 0 ? -ESRCH : uffd_open_pagemap(pid);
     int err = pagemap < 0 ? pagemap : find_moment(unsure, pid, pagemap, child);
     uint32_t come = 0;
     for (uint32_t i = 0; i < unsure->count; i++) {
         if (err) /* it cannot be known */
             unsure->changes[i].has_come = i < unsure->before;
         come += unsure->changes[i].has_come;
+        if (unsure->changes[i].has_come)
+            events_believe_one(child, &unsure->changes[i].message);
     }
     log_debug("Pager", "%d has %u of %u changes made while it was forked%s%s", (int)pid, come,
               unsure->count, err ? ", not known: " : "", err ? strerror(-err) : "");
-    believe(child, unsure);
     for (uint32_t i = 0; i < unsure->count && !err; i++) {
         struct agent_range ranges[2];
         for (int r = change_ranges(&unsure->changes[i], ranges) - 1; r >= 0; r--)

@@ -116,10 +116,7 @@ static long status_number(pid_t pid, const char *key)
 
 static bool is_registered(struct proc_map *proc, uint64_t start)
 {
-    struct kpage_region region;
-    uint64_t next;
-    return uffd_scan(proc_map_pagemap(proc), start, start + PAGE_BYTES, KPAGE_IS_WPALLOWED, 0,
-                     &region, 1, &next) == 1;
+    return uffd_page_is(proc_map_pagemap(proc), start, KPAGE_IS_WPALLOWED, 0) == 1;
 }
 
 static bool is_same_memory(pid_t one, pid_t other)

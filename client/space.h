@@ -328,8 +328,10 @@ void implants_end(struct pager *pager);
 /* pager_fault.c */
 void fault_list_add(struct fault_list *list, struct fault fault);
 void fault_handle(struct space *space, struct fault fault);
-void fault_retry(struct space *space);      /* those that waited for events */
-void fault_retry_held(struct space *space); /* those that waited for room */
+void fault_retry(struct space *space);                         /* those that waited for events */
+void fault_retry_held(struct space *space);                    /* those that waited for room */
+bool fault_has_seal(const struct space *space, uint64_t page); /* see uffd.h */
+void fault_lost(struct space *space, uint64_t page); /* it has one, and what was there is gone */
 void fetch_install_pending(struct space *space);
 void fetch_send_gathered(struct space *space);
 void fetch_free(struct fetch *fetch);
@@ -349,8 +351,6 @@ void events_verify(struct space *space);
 void events_serve_hold(struct space *space);
 void events_believe_one(struct space *space, const struct uffd_msg *message); /* not of a fork */
 void events_unmap(struct space *space, uint64_t start, uint64_t end);         /* pages */
-bool fault_has_seal(const struct space *space, uint64_t page);                /* see uffd.h */
-void fault_lost(struct space *space, uint64_t page);   /* it has one, and what was in it is gone */
 void events_empty(struct space *space, uint64_t page); /* it has no content any more */
 
 /* pager_fork.c */

@@ -264,3 +264,18 @@ int uffd_scan(int pagemap, uint64_t start, uint64_t end, uint64_t mask, uint64_t
     *next = arg.walk_end ? arg.walk_end : end;
     return got;
 }
+
+int uffd_page_is(int pagemap, uint64_t start, uint64_t mask, uint64_t not )
+{
+    struct kpage_region region;
+    uint64_t next;
+    return uffd_scan(pagemap, start, start + PAGE, mask, not, &region, 1, &next);
+}
+
+int uffd_open_pagemap(pid_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);
+    int pagemap = open(path, O_RDONLY | O_CLOEXEC);
+    return pagemap < 0 ? -errno : pagemap;
+}

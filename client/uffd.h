@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* Says whether this machine can run EDM: makes a userfaultfd of its own and asks for its features.
  * DEVICE is /dev/userfaultfd or -1. Returns 0, or -errno with one line for people in WHY (what is
@@ -97,5 +98,12 @@ bool uffd_is_gone(int fd);
 int uffd_scan(int pagemap, uint64_t start, uint64_t end, uint64_t mask, uint64_t not,
               struct kpage_region *regions, size_t cap, uint64_t *next)
     __attribute__((warn_unused_result));
+
+/* Whether the page at START has them: 1 or 0, or -errno. */
+int uffd_page_is(int pagemap, uint64_t start, uint64_t mask, uint64_t not )
+    __attribute__((warn_unused_result));
+
+/* /proc/PID/pagemap, the caller's, of a process that is not in hand; or -errno. */
+int uffd_open_pagemap(pid_t pid) __attribute__((warn_unused_result));
 
 #endif

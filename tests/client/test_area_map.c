@@ -1,11 +1,7 @@
 /* area_map under a random storm of what a program does to its mappings, against an array. */
 #include "../../client/area_map.h"
+#include "test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,10 +11,7 @@ static uint64_t random_state = 1234567891011ull;
 
 static uint64_t draw(uint64_t below)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % below;
+    return test_random(&random_state) % below;
 }
 
 struct model {

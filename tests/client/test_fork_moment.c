@@ -1,12 +1,8 @@
 /* fork_moment against a model: several threads unmap and move memory, one forks, and what is told
  * comes in another order than what happened. */
 #include "../../client/fork_moment.h"
+#include "test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 #include <string.h>
 
 enum {
@@ -23,10 +19,7 @@ static uint64_t random_state = 88172645463325252ull;
 
 static uint64_t draw(uint64_t below)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % below;
+    return test_random(&random_state) % below;
 }
 
 struct step {

@@ -1,12 +1,8 @@
 /* leaving: a random storm against an array. Where ranges had to be joined more may be leaving than
  * was said, but never less. */
 #include "../../client/leaving.h"
+#include "test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 #include <string.h>
 
 enum { PAGES = 4096, STEPS = 2000 };
@@ -15,10 +11,7 @@ static uint64_t random_state = 88172645463325252ull;
 
 static uint64_t draw(uint64_t below)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % below;
+    return test_random(&random_state) % below;
 }
 
 static void check_order(const struct leaving *leaving)

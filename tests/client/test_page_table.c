@@ -1,11 +1,7 @@
 /* page_table against a simple array, and its legal transitions. */
 #include "../../client/page_table.h"
+#include "test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -20,10 +16,7 @@ static uint64_t random_state = 88172645463325252ull;
 
 static uint64_t draw(void)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state >> 11;
+    return test_random(&random_state) >> 11;
 }
 
 /* Far apart, so that all levels of the table are used. */
