@@ -4,6 +4,7 @@
 #include "../ini/log.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -332,6 +333,30 @@ static void end_all(struct pager *pager)
         regions_end(pager);
 }
 
+/* Nothing had to leave yet: only a look that comes in time keeps a program that fills memory near
+ * the budget. */
+static bool must_look_on_time(const struct pager *pager)
+{
+    for (const struct space *space = pager->spaces; space; space = space->next)
+        if (space->evict_clock > 0)
+            return false;
+    return pager->spaces != NULL;
+}
+
+/* Where the program's threads keep every processor busy, one that slept gets one up to 8 ms late,
+ * and be it the nicest of all. A real-time one gets it at once (allowed to root only). As such it
+ * only looks; it is a thread like others again as soon as pages leave. */
+static void look_on_time(struct pager *pager)
+{
+    bool wanted = must_look_on_time(pager);
+    if (wanted == pager->is_real_time)
+        return;
+    struct sched_param param = {.sched_priority = wanted ? sched_get_priority_min(SCHED_RR) : 0};
+    if (sched_setscheduler(0, wanted ? SCHED_RR : SCHED_OTHER, &param))
+        log_debug("Pager", "no other scheduling: %s", strerror(errno));
+    pager->is_real_time = wanted;
+}
+
 static void *run(void *arg)
 {
     struct pager *pager = arg;
@@ -366,6 +391,7 @@ static void *run(void *arg)
             next_tick_us = now + look_interval(pager);
         if (now - pager->published_us > PUBLISH_US)
             publish(pager, now);
+        look_on_time(pager);
         ready = wait_for_news(pager, done ? 0 : sleep_us(pager, next_tick_us, now), now);
     }
     spin_end(&pager->spin);

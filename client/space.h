@@ -248,7 +248,8 @@ struct pager {
     bool reclaiming;
     struct space *spaces; /* the program and its children */
     uint32_t look_turn;
-    bool look_left; /* not all have had theirs */
+    bool look_left;    /* not all have had theirs */
+    bool is_real_time; /* its thread: until something leaves */
     /* The one that is being served or looked at; NULL: none. Meanwhile the others have so much. */
     struct space *current;
     uint64_t others_resident;

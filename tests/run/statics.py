@@ -41,10 +41,12 @@ class Managed(Case):
 @unittest.skipUnless(os.path.exists(STATIC), "no static program could be linked here")
 class Static(Managed):
     def test_threads(self):
-        figures, done = self.managed(STATIC, "verify", MORE_THAN_LOCAL, "4")
-        self.assertEqual((done.stdout, done.stderr), ("", ""))
-        self.assert_paged(figures, "static")
-        self.assertLess(figures["peak_resident_bytes"], (LOCAL_MIB + 8) << 20)
+        """They fill memory as fast as they can from their first moment on, and yet not over the budget."""
+        for _ in range(3):
+            figures, done = self.managed(STATIC, "verify", MORE_THAN_LOCAL, "4")
+            self.assertEqual((done.stdout, done.stderr), ("", ""))
+            self.assert_paged(figures, "static")
+            self.assertLess(figures["peak_resident_bytes"], (LOCAL_MIB + 8) << 20)
 
     def test_within_its_budget(self):
         figures, _ = self.managed(STATIC, "verify", "8", "2", options=["--local=256M"])
