@@ -63,7 +63,7 @@ limit-test: deps-check
 	    $(BUILD)/limit/tests/run Budget.test_many_changes
 
 # Everything at once for SECONDS: threads, forks, execs, random memory calls, DMSs that are killed, processes that
-# are stopped, deaths; in the plain build and, for half as long each, in the sanitizer builds.
+# are stopped, deaths; in the plain build and, for as long each, in the sanitizer builds.
 SECONDS ?= 600
 STRESS = address thread
 .PHONY: stress
@@ -75,7 +75,7 @@ stress: deps-check
 	    cmake -S . -B $(BUILD)/stress-$$name -DEDM_SANITIZE=$$name >/dev/null && \
 	    cmake --build $(BUILD)/stress-$$name --parallel $(JOBS) --target edm && \
 	    tests/run/sanitized.sh $$name /usr/bin/python3 -B tests/run/stress.py $(BUILD)/stress-$$name/edm \
-	        $(BUILD)/stress/tests/run $$(($(SECONDS) / 2)) $(SEED) || exit 1; \
+	        $(BUILD)/stress/tests/run $(SECONDS) $(SEED) || exit 1; \
 	done
 
 # Java, PostgreSQL, Python's own tests, a parallel build and others: larger, and more of them, than in make check.
