@@ -625,9 +625,9 @@ static uint64_t tid_address;
 
 static void report(uint32_t kind);
 
-static int watch_forks;                 /* the pager wants to be asked before each */
-static volatile uint64_t events_queued; /* the pager writes it, */
-static struct agent_mutexes mutexes;    /* and reads these */
+__attribute__((used)) static int watch_forks; /* the pager wants to be asked before each */
+static volatile uint64_t events_queued;       /* the pager writes it, */
+static struct agent_mutexes mutexes;          /* and reads these */
 
 /* In one of the program's own threads. Where the kernel does not say (CONFIG_CHECKPOINT_RESTORE),
  * 0. */
@@ -743,8 +743,8 @@ static void after_fork(void)
         end_apart(&forking);
 }
 
-/* The agent's thread has stayed with the parent. */
-static void in_child(void)
+/* In a child: they were its parent's. */
+static void forget_forks(void)
 {
     for (int i = 0; i < FORKS_AT_ONCE; i++)
         if (forks[i].tid) {
@@ -752,6 +752,12 @@ static void in_child(void)
                 sys3(__NR_close, forks[i].connection, 0, 0);
             forks[i].tid = 0;
         }
+}
+
+/* The agent's thread has stayed with the parent. */
+static void in_child(void)
+{
+    forget_forks();
     forking.count = placing.count = 0; /* in the parent */
     find_tid_address();
     report(AGENT_CHILD);
@@ -972,6 +978,147 @@ void *mremap(void *old, unsigned long old_bytes, unsigned long new_bytes, int fl
     return (void *)at;
 }
 
+/* ---- children that fork()'s handlers do not see ---- */
+
+/* Where the kernel does not tell the pager of forks, nothing may be outside when one is made. These
+ * are the ways to a child without the handlers, short of the instruction itself. It has no agent,
+ * and nothing of its memory leaves. */
+
+extern void *dlsym(void *object, const char *name) __attribute__((weak, visibility("default")));
+
+static void *next_called(const char *name)
+{
+    return dlsym ? dlsym((void *)-1L /* RTLD_NEXT */, name) : NULL;
+}
+
+/* A child has all its memory, and no pager to ask. */
+static void in_unseen_child(void)
+{
+    forget_forks();
+    watch_forks = 0;
+}
+
+static void after_unseen_fork(long pid)
+{
+    if (pid == 0)
+        in_unseen_child();
+    else
+        say_it_has_forked();
+}
+
+__attribute__((visibility("default"))) int _Fork(void);
+
+int _Fork(void)
+{
+    static int (*next)(void);
+    if (!next)
+        *(void **)&next = next_called("_Fork");
+    if (!next) {
+        set_errno(-ENOSYS);
+        return -1;
+    }
+    int watched = watch_forks;
+    if (watched)
+        ask_to_fork();
+    int pid = next();
+    if (watched)
+        after_unseen_fork(pid);
+    return pid;
+}
+
+struct begin {
+    int (*run)(void *);
+    void *arg;
+};
+
+static int begin_unseen(void *begin)
+{
+    struct begin its = *(struct begin *)begin;
+    in_unseen_child();
+    return its.run(its.arg);
+}
+
+typedef int clone_call(int (*run)(void *), void *stack, int flags, void *arg, void *parent_tid,
+                       void *tls, void *child_tid);
+
+__attribute__((visibility("default"))) clone_call clone;
+
+/* What the C library reads its last three arguments for is in FLAGS. */
+int clone(int (*run)(void *), void *stack, int flags, void *arg, void *parent_tid, void *tls,
+          void *child_tid)
+{
+    static clone_call *next;
+    if (!next)
+        *(void **)&next = next_called("clone");
+    if (!next || !run) {
+        set_errno(next ? -EINVAL : -ENOSYS);
+        return -1;
+    }
+    if (!watch_forks || (flags & CLONE_VM))
+        return next(run, stack, flags, arg, parent_tid, tls, child_tid);
+    struct begin begin = {run, arg}; /* the child has a copy, at the same place */
+    ask_to_fork();
+    int pid = next(begin_unseen, stack, flags, &begin, parent_tid, tls, child_tid);
+    say_it_has_forked();
+    return pid;
+}
+
+static int makes_child(long number, long first, long second)
+{
+    if (number == __NR_clone3)
+        return first && second >= (long)sizeof(uint64_t) && !(*(uint64_t *)first & CLONE_VM);
+    return number == __NR_fork || (number == __NR_clone && !(first & CLONE_VM));
+}
+
+/* As libc's. A child that has been given another stack returns to what it finds there. */
+__attribute__((visibility("hidden"))) long plain_call(long number, long a, long b, long c, long d,
+                                                      long e, long f);
+
+__attribute__((used)) static long failed_call(long err)
+{
+    set_errno(err);
+    return -1;
+}
+
+__attribute__((used)) static long watched_call(long number, long a, long b, long c, long d, long e,
+                                               long f)
+{
+    if (!makes_child(number, a, b))
+        return plain_call(number, a, b, c, d, e, f);
+    ask_to_fork();
+    long result = plain_call(number, a, b, c, d, e, f);
+    after_unseen_fork(result);
+    return result;
+}
+
+/* In place of libc's, which reads as many arguments whatever the call is. */
+__asm__(".text\n"
+        ".globl syscall\n"
+        ".type syscall, @function\n"
+        "syscall:\n"
+        "    cmpl $0, watch_forks(%rip)\n"
+        "    jne watched_call\n"
+        ".globl plain_call\n"
+        ".hidden plain_call\n"
+        ".type plain_call, @function\n"
+        "plain_call:\n"
+        "    movq %rdi, %rax\n"
+        "    movq %rsi, %rdi\n"
+        "    movq %rdx, %rsi\n"
+        "    movq %rcx, %rdx\n"
+        "    movq %r8, %r10\n"
+        "    movq %r9, %r8\n"
+        "    movq 8(%rsp), %r9\n"
+        "    syscall\n"
+        "    cmpq $-4095, %rax\n"
+        "    jae 1f\n"
+        "    ret\n"
+        "1:  movq %rax, %rdi\n"
+        "    jmp failed_call\n"
+        ".size plain_call, . - plain_call\n"
+        ".size syscall, . - syscall\n"
+        ".previous\n");
+
 /* ---- robust mutexes ---- */
 
 /* When a thread ends that holds a robust mutex the kernel writes to it, and cannot wait for a page
@@ -986,12 +1133,6 @@ extern int pthread_mutexattr_getrobust(const void *attr, int *robust)
     __attribute__((weak, visibility("default")));
 extern int pthread_mutexattr_getpshared(const void *attr, int *shared)
     __attribute__((weak, visibility("default")));
-extern void *dlsym(void *object, const char *name) __attribute__((weak, visibility("default")));
-
-static void *next_called(const char *name)
-{
-    return dlsym ? dlsym((void *)-1L /* RTLD_NEXT */, name) : NULL;
-}
 
 static int libc_init(void *mutex, const void *attr)
 {

@@ -102,6 +102,50 @@ class Rootless(Case):
         self.assertGreaterEqual(figures["forks"], 3)
         self.assertIn("no EVENT_FORK", self.read("log"))
 
+    def test_children_that_no_handler_sees(self):
+        """The same for those, which then have children of their own."""
+        code = """if True:
+            import ctypes, mmap, os
+            libc = ctypes.CDLL(None)
+            block = bytearray(130 << 20)
+            for at in range(0, len(block), 4096): block[at:at + 4] = at.to_bytes(4, 'little')
+            del block[40 << 20:]
+            def check(also=0):
+                for at in range(0, len(block), 4096):
+                    assert int.from_bytes(block[at:at + 4], 'little') == at + also
+            def child(_):
+                check()
+                for at in range(0, len(block), 4096):
+                    block[at:at + 4] = (at + 1).to_bytes(4, 'little')
+                pid = os.fork()
+                check(1)
+                if pid > 0:
+                    assert os.waitpid(pid, 0)[1] == 0
+                os._exit(0)
+            kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+            in_child = kind(child)
+            stack = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE)
+            top = ctypes.addressof(ctypes.c_char.from_buffer(stack)) + (1 << 20)
+            libc.clone.argtypes = [kind, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+            CLONE3 = (ctypes.c_uint64 * 8)(0, 0, 0, 0, 17)
+            FORK, CLONE, SIGCHLD = 57, 56, 17
+            for make in (lambda: libc.syscall(FORK), lambda: libc.syscall(CLONE, SIGCHLD, 0, 0, 0, 0),
+                         lambda: libc.syscall(435, CLONE3, 64), libc._Fork,
+                         lambda: libc.clone(in_child, top, SIGCHLD, None)):
+                pid = make()
+                assert pid >= 0
+                if pid == 0:
+                    child(None)
+                check()
+                assert os.waitpid(pid, 0)[1] == 0
+            assert libc.syscall(39) == os.getpid() and libc.syscall(-1) == -1
+            check()
+            print('ok')
+            """
+        done = self.run_as_nobody("666", "/usr/bin/python3", "-c", code, options=["--log-level=info"])
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "ok\n", ""))
+        self.assertGreater(self.figures()["pages_put"], 1000)
+
     def test_fork_that_cannot_be(self):
         done = self.run_forks(120)
         self.assertEqual((done.returncode, done.stdout), (125, ""))
