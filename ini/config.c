@@ -13,7 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_REASON_BYTES = CONFIG_REASON_BYTES, MAX_NAME_BYTES = 32, MAX_OPERANDS = 2 };
+enum {
+    MAX_REASON_BYTES = CONFIG_REASON_BYTES,
+    MAX_NAME_BYTES = 32,
+    MAX_OPERANDS = 2,
+    MAX_PLACE_BYTES = 4200
+};
 
 #define MODES_ALLOWED "client, dms, check, limit or status"
 
@@ -29,6 +34,7 @@ struct words {
     char **program;                     /* what follows "--", NULL where there is none */
     const char *operands[MAX_OPERANDS]; /* what is no option, before "--" */
     size_t noperands;                   /* of which only so many are kept */
+    uint32_t lines[CONFIG_MAX_OPTIONS]; /* of the file; 0: not from there. As config_options. */
 };
 
 struct error {
@@ -189,8 +195,8 @@ static int store_defaults(struct config *config, struct error error)
     return err;
 }
 
-static int store_word(struct config *config, const char *name, const char *value,
-                      struct error error)
+static int store_word(struct words *words, struct config *config, const char *name,
+                      const char *value, struct error error)
 {
     const struct config_option *option = find_option(name, &config->mode);
     char reason[MAX_REASON_BYTES];
@@ -200,6 +206,7 @@ static int store_word(struct config *config, const char *name, const char *value
                     mode_names[config_option_mode(find_option(name, NULL))],
                     mode_names[config->mode]);
     config_option_forget(option, config);
+    words->lines[option - config_options] = 0;
     int err = config_option_store(option, config, value, reason, sizeof(reason));
     if (err == -ENOMEM)
         return fail(error, "edm: no memory");
@@ -210,7 +217,7 @@ static int store_word(struct config *config, const char *name, const char *value
 }
 
 /* Second pass: everything else, over what the file said. */
-static int store_words(const struct words *words, struct config *config, struct error error)
+static int store_words(struct words *words, struct config *config, struct error error)
 {
     int at = 1, err = 0;
 
@@ -230,22 +237,45 @@ static int store_words(const struct words *words, struct config *config, struct 
             continue;
         err = take_value(words, &at, name, &value, "see edm --help", error);
         if (err == 0 && !known)
-            err = store_word(config, name, value, error);
+            err = store_word(words, config, name, value, error);
     }
     return err;
 }
 
+static uint32_t line_of(const struct words *words, const char *name)
+{
+    return words->lines[config_option_by_name(name, CONFIG_MODE_CLIENT) - config_options];
+}
+
+/* Of two values that do not go together: " FILE:LINE:" of the one that comes later in the file, ""
+ * where neither is from there. */
+static const char *place_of(const struct words *words, const char *one, const char *other,
+                            char place[MAX_PLACE_BYTES])
+{
+    uint32_t line = line_of(words, one), later = line_of(words, other);
+
+    line = later > line ? later : line;
+    *place = '\0';
+    if (line > 0)
+        snprintf(place, MAX_PLACE_BYTES, " %s:%" PRIu32 ":", words->config_path, line);
+    return place;
+}
+
 static int check_client(struct client_config *client, const struct words *words, struct error error)
 {
+    char place[MAX_PLACE_BYTES];
+
     if (words->program == NULL || words->program[0] == NULL)
         return fail(error, "edm: no program to run: edm --mode=client [options] -- PROG ARGS");
     client->argv = words->program;
     if (client->low_threshold >= client->high_threshold)
-        return fail(error, "edm: low threshold %" PRIu32 " must be below high threshold %" PRIu32,
+        return fail(error, "edm:%s low threshold %" PRIu32 " must be below high threshold %" PRIu32,
+                    place_of(words, "low-threshold", "high-threshold", place),
                     client->low_threshold, client->high_threshold);
     if (client->start_addr >= client->end_addr)
-        return fail(error, "edm: start address 0x%" PRIx64 " must be below end address 0x%" PRIx64,
-                    client->start_addr, client->end_addr);
+        return fail(
+            error, "edm:%s start address 0x%" PRIx64 " must be below end address 0x%" PRIx64,
+            place_of(words, "start-addr", "end-addr", place), client->start_addr, client->end_addr);
     if (client->local_bytes != 0)
         return 0;
     uint64_t available = memory_available_bytes("");
@@ -323,7 +353,7 @@ static int read_all(struct config *config, struct words *words, struct error err
         err = store_defaults(config, error);
 
     if (err == 0 && words->config_path != NULL)
-        err = config_file_read(config, words->config_path, error.text, error.cap);
+        err = config_file_read(config, words->config_path, words->lines, error.text, error.cap);
     if (err == 0)
         err = store_words(words, config, error);
     if (err == 0 && config->mode == CONFIG_MODE_CLIENT)

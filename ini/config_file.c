@@ -17,8 +17,8 @@ struct reading {
     const char *path;
     FILE *file;
     unsigned line;
-    uint64_t seen; /* a bit for each row of config_options */
-    int err;       /* the first error; nothing is read after it */
+    uint32_t *lines; /* for each row of config_options */
+    int err;         /* the first error; nothing is read after it */
     char *error;
     size_t error_cap;
 };
@@ -106,10 +106,10 @@ static bool find_section(struct reading *reading, const char *name, enum config_
 /* A list may be given in several lines; anything else once. */
 static bool first_time(struct reading *reading, const struct config_option *option)
 {
-    uint64_t bit = (uint64_t)1 << (option - config_options);
-    bool first = (reading->seen & bit) == 0;
+    uint32_t *line = &reading->lines[option - config_options];
+    bool first = *line == 0;
 
-    reading->seen |= bit;
+    *line = reading->line;
     if (first)
         config_option_forget(option, reading->config);
     return first || option->kind == CONFIG_KIND_ENDPOINTS;
@@ -143,10 +143,11 @@ static int take_key(void *user, const char *section_name, const char *key, const
     return err == 0;
 }
 
-int config_file_read(struct config *config, const char *path, char *error, size_t error_cap)
+int config_file_read(struct config *config, const char *path, uint32_t *lines, char *error,
+                     size_t error_cap)
 {
     struct reading reading = {
-        .config = config, .path = path, .error = error, .error_cap = error_cap};
+        .config = config, .path = path, .lines = lines, .error = error, .error_cap = error_cap};
 
     reading.file = fopen(path, "re");
     if (reading.file == NULL) {

@@ -546,7 +546,14 @@ static void test_mistakes_in_file(void **state)
     says("[client\nwait = 1\n", READ_CLIENT,
          "edm: @:1: neither 'key = value' nor a [section] nor a comment");
     says("[client]\nhigh_threshold = 50\n", READ_CLIENT,
-         "edm: low threshold 90 must be below high threshold 50");
+         "edm: @:2: low threshold 90 must be below high threshold 50");
+    says("[client]\nhigh_threshold = 50\nlow_threshold = 60\n", READ_CLIENT,
+         "edm: @:3: low threshold 60 must be below high threshold 50");
+    says("[client]\nstart_addr = 0x2000\nend_addr = 0x1000\n", READ_CLIENT,
+         "edm: @:3: start address 0x2000 must be below end address 0x1000");
+    says("[client]\nlow_threshold = 60\n",
+         "--mode=client --config @ --low-threshold=70 --high-threshold=60 -- p",
+         "edm: low threshold 70 must be below high threshold 60");
 }
 
 static void test_file_that_cannot_be_read(void **state)
