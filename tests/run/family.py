@@ -385,15 +385,14 @@ except BaseException as error:
 """
 
 
-def let_go_slowly(tid, go, most=None):
+def let_go_slowly(tid, go, stops, most=None):
     """Traces a thread until it ends, and lets it rest when it has sent something (MOST: of what it sends over a socket
-    only that many). Calls go() when that has begun."""
+    only that many). Calls go() when that has begun. STOPS: a Counter, of what it has sent over which socket."""
     seize, interrupt, peek_user, go_on, sendmsg, wait_all = 0x4206, 0x4207, 3, 24, 46, 0x40000000
     call_number, first_argument = 15 * 8, 14 * 8
     ptrace = ctypes.CDLL(None).ptrace
     ptrace.restype, ptrace.argtypes = ctypes.c_long, [ctypes.c_long] * 4
     assert ptrace(seize, tid, 0, 0) == 0 and ptrace(interrupt, tid, 0, 0) == 0
-    stops = collections.Counter()
     go()
     while os.WIFSTOPPED(os.waitpid(tid, wait_all)[1]):
         if ptrace(peek_user, tid, call_number, 0) == sendmsg:
@@ -439,7 +438,9 @@ for round in range({rounds}):
                 break
             pid = int(self.read(f"parent.{number}"))
             agent, = {int(tid) for tid in os.listdir(f"/proc/{pid}/task")} - {pid}
-            let_go_slowly(agent, open(self.path(f"go.{number}"), "w", encoding="utf-8").close)
+            stops = collections.Counter()
+            let_go_slowly(agent, open(self.path(f"go.{number}"), "w", encoding="utf-8").close, stops)
+            self.assertTrue(stops, "the agent was not held up")
         self.assertEqual((client.wait(LONG_S), client.stderr.read()), (0, b""))
 
     def test_child_ends_at_once(self):
@@ -458,9 +459,11 @@ for (1 .. 20) {
 """, options=[LOCAL], cwd=self.dir, stderr=subprocess.PIPE)
         self.wait_for_file("filled")
         pager, = [int(tid) for tid in os.listdir(f"/proc/{client.pid}/task") if name_of(tid) == "edm-pager"]
+        stops = collections.Counter()
         threading.Thread(target=let_go_slowly, daemon=True,
-                         args=(pager, open(self.path("go"), "w", encoding="utf-8").close, 3)).start()
+                         args=(pager, open(self.path("go"), "w", encoding="utf-8").close, stops, 3)).start()
         self.assertEqual((client.wait(LONG_S), client.stderr.read()), (0, b""))
+        self.assertGreaterEqual(len(stops), 20, "the pager was not held up at each child")
 
     def test_until_the_last_one_ends(self):
         client = self.start_python(DAEMON, options=["--stats-interval=50"])
