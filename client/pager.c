@@ -338,7 +338,7 @@ static void end_all(struct pager *pager)
 static bool must_look_on_time(const struct pager *pager)
 {
     for (const struct space *space = pager->spaces; space; space = space->next)
-        if (space->evict_clock > 0)
+        if (space->evict_clock > 0 || space_pages_out(space) > 0)
             return false;
     return pager->spaces != NULL;
 }

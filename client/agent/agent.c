@@ -743,12 +743,12 @@ static void after_fork(void)
         end_apart(&forking);
 }
 
-/* In a child: they were its parent's. */
-static void forget_forks(void)
+/* In a child: they were its parent's. SHARES_FILES: they are, and are the parent's to close. */
+static void forget_forks(int shares_files)
 {
     for (int i = 0; i < FORKS_AT_ONCE; i++)
         if (forks[i].tid) {
-            if (forks[i].tid > 0)
+            if (forks[i].tid > 0 && !shares_files)
                 sys3(__NR_close, forks[i].connection, 0, 0);
             forks[i].tid = 0;
         }
@@ -757,7 +757,7 @@ static void forget_forks(void)
 /* The agent's thread has stayed with the parent. */
 static void in_child(void)
 {
-    forget_forks();
+    forget_forks(0);
     forking.count = placing.count = 0; /* in the parent */
     find_tid_address();
     report(AGENT_CHILD);
@@ -992,16 +992,16 @@ static void *next_called(const char *name)
 }
 
 /* A child has all its memory, and no pager to ask. */
-static void in_unseen_child(void)
+static void in_unseen_child(uint64_t flags)
 {
-    forget_forks();
+    forget_forks((flags & CLONE_FILES) != 0);
     watch_forks = 0;
 }
 
-static void after_unseen_fork(long pid)
+static void after_unseen_fork(long pid, uint64_t flags)
 {
     if (pid == 0)
-        in_unseen_child();
+        in_unseen_child(flags);
     else
         say_it_has_forked();
 }
@@ -1022,25 +1022,27 @@ int _Fork(void)
         ask_to_fork();
     int pid = next();
     if (watched)
-        after_unseen_fork(pid);
+        after_unseen_fork(pid, 0);
     return pid;
 }
 
 struct begin {
     int (*run)(void *);
     void *arg;
+    uint64_t flags;
 };
 
 static int begin_unseen(void *begin)
 {
     struct begin its = *(struct begin *)begin;
-    in_unseen_child();
+    in_unseen_child(its.flags);
     return its.run(its.arg);
 }
 
 typedef int clone_call(int (*run)(void *), void *stack, int flags, void *arg, void *parent_tid,
                        void *tls, void *child_tid);
 
+extern clone_call __clone __attribute__((weak, visibility("default")));
 __attribute__((visibility("default"))) clone_call clone;
 
 /* What the C library reads its last three arguments for is in FLAGS. */
@@ -1048,7 +1050,9 @@ int clone(int (*run)(void *), void *stack, int flags, void *arg, void *parent_ti
           void *child_tid)
 {
     static clone_call *next;
-    if (!next)
+    if (!next && __clone)
+        next = __clone;
+    else if (!next)
         *(void **)&next = next_called("clone");
     if (!next || !run) {
         set_errno(next ? -EINVAL : -ENOSYS);
@@ -1056,18 +1060,19 @@ int clone(int (*run)(void *), void *stack, int flags, void *arg, void *parent_ti
     }
     if (!watch_forks || (flags & CLONE_VM))
         return next(run, stack, flags, arg, parent_tid, tls, child_tid);
-    struct begin begin = {run, arg}; /* the child has a copy, at the same place */
+    struct begin begin = {run, arg, (uint64_t)flags}; /* the child has a copy, at the same place */
     ask_to_fork();
     int pid = next(begin_unseen, stack, flags, &begin, parent_tid, tls, child_tid);
     say_it_has_forked();
     return pid;
 }
 
-static int makes_child(long number, long first, long second)
+/* The flags of a call that makes a child with its own memory; any other's have CLONE_VM. */
+static uint64_t flags_of(long number, long first, long second)
 {
-    if (number == __NR_clone3)
-        return first && second >= (long)sizeof(uint64_t) && !(*(uint64_t *)first & CLONE_VM);
-    return number == __NR_fork || (number == __NR_clone && !(first & CLONE_VM));
+    if (number == __NR_clone3 && first && second >= (long)sizeof(uint64_t))
+        return *(uint64_t *)first;
+    return number == __NR_fork ? 0 : number == __NR_clone ? (uint64_t)first : CLONE_VM;
 }
 
 /* As libc's. A child that has been given another stack returns to what it finds there. */
@@ -1083,11 +1088,12 @@ __attribute__((used)) static long failed_call(long err)
 __attribute__((used)) static long watched_call(long number, long a, long b, long c, long d, long e,
                                                long f)
 {
-    if (!makes_child(number, a, b))
+    uint64_t flags = flags_of(number, a, b);
+    if (flags & CLONE_VM)
         return plain_call(number, a, b, c, d, e, f);
     ask_to_fork();
     long result = plain_call(number, a, b, c, d, e, f);
-    after_unseen_fork(result);
+    after_unseen_fork(result, flags);
     return result;
 }
 

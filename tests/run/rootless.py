@@ -128,8 +128,9 @@ class Rootless(Case):
             top = ctypes.addressof(ctypes.c_char.from_buffer(stack)) + (1 << 20)
             libc.clone.argtypes = [kind, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
             CLONE3 = (ctypes.c_uint64 * 8)(0, 0, 0, 0, 17)
-            FORK, CLONE, SIGCHLD = 57, 56, 17
+            FORK, CLONE, SIGCHLD, CLONE_FILES = 57, 56, 17, 0x400
             for make in (lambda: libc.syscall(FORK), lambda: libc.syscall(CLONE, SIGCHLD, 0, 0, 0, 0),
+                         lambda: libc.syscall(CLONE, SIGCHLD | CLONE_FILES, 0, 0, 0, 0),
                          lambda: libc.syscall(435, CLONE3, 64), libc._Fork,
                          lambda: libc.clone(in_child, top, SIGCHLD, None)):
                 pid = make()
