@@ -11,4 +11,8 @@
 extern const char agent_image[];
 size_t agent_image_bytes(void);
 
+/* The one for runs in which the kernel does not tell of forks (agent/asking.c). */
+extern const char agent_asking_image[];
+size_t agent_asking_image_bytes(void);
+
 #endif

@@ -473,7 +473,7 @@ static void wait_for_program(struct run *run)
 static int run_program(struct run *run)
 {
     char why[1024];
-    int err = run_dir_fill(&run->dir, why, sizeof why);
+    int err = run_dir_fill(&run->dir, !uffd_tells_of_forks(run->device_fd), why, sizeof why);
     if (!err)
         err = open_store(run, why, sizeof why);
     if (err) {

@@ -338,21 +338,21 @@ static void end_all(struct pager *pager)
 static bool must_look_on_time(const struct pager *pager)
 {
     for (const struct space *space = pager->spaces; space; space = space->next)
-        if (space->evict_clock > 0 || space_pages_out(space) > 0)
+        if (space->evict_clock > 0)
             return false;
     return pager->spaces != NULL;
 }
 
 /* Where the program's threads keep every processor busy, one that slept gets one up to 8 ms late,
  * and be it the nicest of all. A real-time one gets it at once (allowed to root only). As such it
- * only looks; it is a thread like others again as soon as pages leave. */
+ * looks, and greets; it is a thread like others again as soon as pages leave. */
 static void look_on_time(struct pager *pager)
 {
     bool wanted = must_look_on_time(pager);
     if (wanted == pager->is_real_time)
         return;
     struct sched_param param = {.sched_priority = wanted ? sched_get_priority_min(SCHED_RR) : 0};
-    if (sched_setscheduler(0, wanted ? SCHED_RR : SCHED_OTHER, &param))
+    if (sched_setscheduler(0, wanted ? SCHED_RR | SCHED_RESET_ON_FORK : SCHED_OTHER, &param))
         log_debug("Pager", "no other scheduling: %s", strerror(errno));
     pager->is_real_time = wanted;
 }

@@ -273,6 +273,7 @@ static int make_child(struct space *parent, uint32_t at)
     child->doomed = parent->lost;
     child->fork_base = page_table_count(child->table, PAGE_RESIDENT);
     child->readahead = parent->readahead;
+    child->evict_clock = parent->evict_clock;
     space_add(child);
     parent->fork_child = child;
     log_debug("Pager", "%d forks with %llu pages outside", (int)parent->pid,

@@ -131,7 +131,7 @@ static void tell_of_limits(const struct space *space)
         log_warn("Pager",
                  "no EVENT_FORK (it takes CAP_SYS_PTRACE): before a fork() all pages have to "
                  "come in, and fit into --local, or the program is ended; a child that is "
-                 "made without fork()'s handlers would miss pages");
+                 "made without the C library would miss pages");
 }
 
 /* From now on the process is in our hands. */
@@ -367,8 +367,9 @@ static int on_ready(struct pager *pager, struct greeting *greeting, uint64_t now
     }
     pager->full_known = false; /* it may be now */
     pager->admitted_us = now_us;
-    return greeting->kind == AGENT_CHILD ? admit_child(pager, greeting)
-                                         : admit_image(pager, greeting);
+    err =
+        greeting->kind == AGENT_CHILD ? admit_child(pager, greeting) : admit_image(pager, greeting);
+    return err == -EAGAIN && has_ended(greeting->connection) ? -ECONNRESET : err;
 }
 
 /* ---- hello ---- */
@@ -424,8 +425,13 @@ static int welcome(struct pager *pager, struct greeting *greeting)
 static int welcome_fork(struct pager *pager, struct greeting *greeting)
 {
     struct space *space = space_of(pager, greeting->pid);
-    if (!space)
+    if (!space) {
+        log_warn("Pager",
+                 "%d is about to fork with memory that is another process's, or not managed any "
+                 "more: it is ended (its child would find zeros)",
+                 (int)greeting->pid);
         return -ECONNRESET;
+    }
     int err = fork_prepare(space, greeting->connection);
     if (!err)
         greeting->connection = -1;

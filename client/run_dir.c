@@ -105,15 +105,15 @@ void run_dir_may_be_outlived(struct run_dir *dir)
     snprintf(dir->socket, sizeof dir->socket, "%s/socket" AGENT_MAY_OUTLIVE, dir->path);
 }
 
-static int write_agent(const char *path)
+static int write_agent(const char *path, const char *image, size_t bytes)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0700);
     if (fd < 0)
         return -errno;
     size_t done = 0;
     int err = 0;
-    while (done < agent_image_bytes() && !err) {
-        ssize_t written = write(fd, agent_image + done, agent_image_bytes() - done);
+    while (done < bytes && !err) {
+        ssize_t written = write(fd, image + done, bytes - done);
         if (written < 0 && errno != EINTR)
             err = -errno;
         else if (written > 0)
@@ -151,9 +151,10 @@ static int open_to_others(const struct run_dir *dir)
                                                                                          : 0;
 }
 
-int run_dir_fill(struct run_dir *dir, char *why, size_t why_cap)
+int run_dir_fill(struct run_dir *dir, bool asks, char *why, size_t why_cap)
 {
-    int err = write_agent(dir->agent);
+    int err = asks ? write_agent(dir->agent, agent_asking_image, agent_asking_image_bytes())
+                   : write_agent(dir->agent, agent_image, agent_image_bytes());
     if (!err && symlink(strrchr(dir->agent, '/') + 1, dir->preload))
         err = -errno;
     if (!err) {

@@ -38,8 +38,9 @@ int run_dir_make(struct run_dir *dir, char *why, size_t why_cap)
  * tells them so (agent_proto.h). */
 void run_dir_may_be_outlived(struct run_dir *dir);
 
-/* Puts the agent's file and socket into it. 0 or -errno, with a line in WHY. */
-int run_dir_fill(struct run_dir *dir, char *why, size_t why_cap)
+/* Puts the agent's file and socket into it. ASKS: the agent is the one that asks before each child,
+ * of which the kernel does not tell. 0 or -errno, with a line in WHY. */
+int run_dir_fill(struct run_dir *dir, bool asks, char *why, size_t why_cap)
     __attribute__((warn_unused_result));
 
 /* Makes the socket at which others ask about the run (control.h). Returns its descriptor, which

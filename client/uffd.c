@@ -105,6 +105,15 @@ int uffd_begin(int fd, bool *has_fork_event)
     return err;
 }
 
+bool uffd_tells_of_forks(int device)
+{
+    int fd = open_own(device);
+    bool tells = fd >= 0 && begin(fd, KUFFD_FEATURE_EVENT_FORK) == 0;
+    if (fd >= 0)
+        close(fd);
+    return tells;
+}
+
 int uffd_begin_plain(int fd)
 {
     return begin(fd, KUFFD_FEATURE_MOVE);

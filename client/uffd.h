@@ -31,6 +31,9 @@ bool uffd_explain_features(uint64_t features, const char *release, char *why, si
  * EVENT_FORK was granted (it needs CAP_SYS_PTRACE). 0 or -errno. */
 int uffd_begin(int fd, bool *has_fork_event) __attribute__((warn_unused_result));
 
+/* Whether uffd_begin() by this process would be granted that. DEVICE as above. */
+bool uffd_tells_of_forks(int device);
+
 /* The same for a hold area: no events. */
 int uffd_begin_plain(int fd) __attribute__((warn_unused_result));
 

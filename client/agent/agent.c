@@ -18,6 +18,8 @@
  *    open by us.
  */
 #include "agent_proto.h"
+#include "calls.h"
+#include "forks.h"
 #include "hash.h"
 #include "../kernel_abi.h"
 
@@ -29,10 +31,6 @@
 #include <linux/userfaultfd.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#ifndef __x86_64__
-#error "the agent's system call stubs are written for x86_64 only"
-#endif
 
 enum {
     PAGE = AGENT_PAGE_BYTES,
@@ -53,24 +51,6 @@ extern const char __ehdr_start[] __attribute__((visibility("hidden")));
 extern const char _end[] __attribute__((visibility("hidden")));
 
 /* ---- system calls ---- */
-
-static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
-{
-    long ret;
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    register long r9 __asm__("r9") = f;
-    __asm__ volatile("syscall"
-                     : "=a"(ret)
-                     : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return ret;
-}
-
-static inline long sys3(long n, long a, long b, long c)
-{
-    return sys6(n, a, b, c, 0, 0, 0);
-}
 
 /* Starts FN(ARG) on the stack that ends at STACK_TOP. Returns the thread id or -errno. */
 static long spawn(unsigned long flags, void *stack_top, void (*fn)(void *), void *arg)
@@ -625,9 +605,9 @@ static uint64_t tid_address;
 
 static void report(uint32_t kind);
 
-__attribute__((used)) static int watch_forks; /* the pager wants to be asked before each */
-static volatile uint64_t events_queued;       /* the pager writes it, */
-static struct agent_mutexes mutexes;          /* and reads these */
+int watch_forks;
+static volatile uint64_t events_queued; /* the pager writes it, */
+static struct agent_mutexes mutexes;    /* and reads these */
 
 /* In one of the program's own threads. Where the kernel does not say (CONFIG_CHECKPOINT_RESTORE),
  * 0. */
@@ -662,7 +642,7 @@ static void note_fork(int tid, int connection)
     }
 }
 
-static void ask_to_fork(void)
+void ask_to_fork(void)
 {
     int sock = connect_pager(pager_path);
     struct agent_hello hello = make_hello(AGENT_FORKING);
@@ -722,13 +702,14 @@ static void before_fork(void)
 }
 
 /* Says that it is done: a child may have a copy of the connection, and does not know. */
-static void say_it_has_forked(void)
+void say_it_has_forked(int tid, int keeps_connection)
 {
-    int tid = (int)sys3(__NR_gettid, 0, 0, 0);
     for (int i = 0; i < FORKS_AT_ONCE; i++)
         if (__atomic_load_n(&forks[i].tid, __ATOMIC_ACQUIRE) == tid) {
             char done = 0;
             send_fds(forks[i].connection, &done, 1, NULL, 0);
+            if (keeps_connection)
+                return;
             sys3(__NR_close, forks[i].connection, 0, 0);
             __atomic_store_n(&forks[i].tid, 0, __ATOMIC_RELEASE);
             return;
@@ -738,13 +719,12 @@ static void say_it_has_forked(void)
 static void after_fork(void)
 {
     if (watch_forks)
-        say_it_has_forked();
+        say_it_has_forked((int)sys3(__NR_gettid, 0, 0, 0), 0);
     else
         end_apart(&forking);
 }
 
-/* In a child: they were its parent's. SHARES_FILES: they are, and are the parent's to close. */
-static void forget_forks(int shares_files)
+void forget_forks(int shares_files)
 {
     for (int i = 0; i < FORKS_AT_ONCE; i++)
         if (forks[i].tid) {
@@ -760,6 +740,7 @@ static void in_child(void)
     forget_forks(0);
     forking.count = placing.count = 0; /* in the parent */
     find_tid_address();
+    watch_forks = 0; /* until the pager has taken it on */
     report(AGENT_CHILD);
 }
 
@@ -845,6 +826,7 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
     if (send_fds(sock, &ready, sizeof ready, uffds, ready.error == 0 ? 2 : 0) != 0 ||
         receive_fds(sock, &go, sizeof go, none) != 0)
         end_program();
+    watch_forks = go.verdict == AGENT_MANAGE && go.watch_forks;
     if (agent && ready.error == 0) {
         events_queued = 0; /* a child has its parent's until now */
         set_word(&agent->verdict, (int)go.verdict);
@@ -856,7 +838,6 @@ static void join_pager(int sock, uint32_t kind, const struct agent_welcome *welc
             end_program();
     }
     if (kind == AGENT_IMAGE) {
-        watch_forks = go.watch_forks != 0;
         if (__register_atfork)
             __register_atfork(before_fork, after_fork, in_child, NULL);
         else if (pthread_atfork)
@@ -978,153 +959,6 @@ void *mremap(void *old, unsigned long old_bytes, unsigned long new_bytes, int fl
     return (void *)at;
 }
 
-/* ---- children that fork()'s handlers do not see ---- */
-
-/* Where the kernel does not tell the pager of forks, nothing may be outside when one is made. These
- * are the ways to a child without the handlers, short of the instruction itself. It has no agent,
- * and nothing of its memory leaves. */
-
-extern void *dlsym(void *object, const char *name) __attribute__((weak, visibility("default")));
-
-static void *next_called(const char *name)
-{
-    return dlsym ? dlsym((void *)-1L /* RTLD_NEXT */, name) : NULL;
-}
-
-/* A child has all its memory, and no pager to ask. */
-static void in_unseen_child(uint64_t flags)
-{
-    forget_forks((flags & CLONE_FILES) != 0);
-    watch_forks = 0;
-}
-
-static void after_unseen_fork(long pid, uint64_t flags)
-{
-    if (pid == 0)
-        in_unseen_child(flags);
-    else
-        say_it_has_forked();
-}
-
-__attribute__((visibility("default"))) int _Fork(void);
-
-int _Fork(void)
-{
-    static int (*next)(void);
-    if (!next)
-        *(void **)&next = next_called("_Fork");
-    if (!next) {
-        set_errno(-ENOSYS);
-        return -1;
-    }
-    int watched = watch_forks;
-    if (watched)
-        ask_to_fork();
-    int pid = next();
-    if (watched)
-        after_unseen_fork(pid, 0);
-    return pid;
-}
-
-struct begin {
-    int (*run)(void *);
-    void *arg;
-    uint64_t flags;
-};
-
-static int begin_unseen(void *begin)
-{
-    struct begin its = *(struct begin *)begin;
-    in_unseen_child(its.flags);
-    return its.run(its.arg);
-}
-
-typedef int clone_call(int (*run)(void *), void *stack, int flags, void *arg, void *parent_tid,
-                       void *tls, void *child_tid);
-
-extern clone_call __clone __attribute__((weak, visibility("default")));
-__attribute__((visibility("default"))) clone_call clone;
-
-/* What the C library reads its last three arguments for is in FLAGS. */
-int clone(int (*run)(void *), void *stack, int flags, void *arg, void *parent_tid, void *tls,
-          void *child_tid)
-{
-    static clone_call *next;
-    if (!next && __clone)
-        next = __clone;
-    else if (!next)
-        *(void **)&next = next_called("clone");
-    if (!next || !run) {
-        set_errno(next ? -EINVAL : -ENOSYS);
-        return -1;
-    }
-    if (!watch_forks || (flags & CLONE_VM))
-        return next(run, stack, flags, arg, parent_tid, tls, child_tid);
-    struct begin begin = {run, arg, (uint64_t)flags}; /* the child has a copy, at the same place */
-    ask_to_fork();
-    int pid = next(begin_unseen, stack, flags, &begin, parent_tid, tls, child_tid);
-    say_it_has_forked();
-    return pid;
-}
-
-/* The flags of a call that makes a child with its own memory; any other's have CLONE_VM. */
-static uint64_t flags_of(long number, long first, long second)
-{
-    if (number == __NR_clone3 && first && second >= (long)sizeof(uint64_t))
-        return *(uint64_t *)first;
-    return number == __NR_fork ? 0 : number == __NR_clone ? (uint64_t)first : CLONE_VM;
-}
-
-/* As libc's. A child that has been given another stack returns to what it finds there. */
-__attribute__((visibility("hidden"))) long plain_call(long number, long a, long b, long c, long d,
-                                                      long e, long f);
-
-__attribute__((used)) static long failed_call(long err)
-{
-    set_errno(err);
-    return -1;
-}
-
-__attribute__((used)) static long watched_call(long number, long a, long b, long c, long d, long e,
-                                               long f)
-{
-    uint64_t flags = flags_of(number, a, b);
-    if (flags & CLONE_VM)
-        return plain_call(number, a, b, c, d, e, f);
-    ask_to_fork();
-    long result = plain_call(number, a, b, c, d, e, f);
-    after_unseen_fork(result, flags);
-    return result;
-}
-
-/* In place of libc's, which reads as many arguments whatever the call is. */
-__asm__(".text\n"
-        ".globl syscall\n"
-        ".type syscall, @function\n"
-        "syscall:\n"
-        "    cmpl $0, watch_forks(%rip)\n"
-        "    jne watched_call\n"
-        ".globl plain_call\n"
-        ".hidden plain_call\n"
-        ".type plain_call, @function\n"
-        "plain_call:\n"
-        "    movq %rdi, %rax\n"
-        "    movq %rsi, %rdi\n"
-        "    movq %rdx, %rsi\n"
-        "    movq %rcx, %rdx\n"
-        "    movq %r8, %r10\n"
-        "    movq %r9, %r8\n"
-        "    movq 8(%rsp), %r9\n"
-        "    syscall\n"
-        "    cmpq $-4095, %rax\n"
-        "    jae 1f\n"
-        "    ret\n"
-        "1:  movq %rax, %rdi\n"
-        "    jmp failed_call\n"
-        ".size plain_call, . - plain_call\n"
-        ".size syscall, . - syscall\n"
-        ".previous\n");
-
 /* ---- robust mutexes ---- */
 
 /* When a thread ends that holds a robust mutex the kernel writes to it, and cannot wait for a page
@@ -1139,6 +973,13 @@ extern int pthread_mutexattr_getrobust(const void *attr, int *robust)
     __attribute__((weak, visibility("default")));
 extern int pthread_mutexattr_getpshared(const void *attr, int *shared)
     __attribute__((weak, visibility("default")));
+
+extern void *dlsym(void *object, const char *name) __attribute__((weak, visibility("default")));
+
+static void *next_called(const char *name)
+{
+    return dlsym ? dlsym((void *)-1L /* RTLD_NEXT */, name) : NULL;
+}
 
 static int libc_init(void *mutex, const void *attr)
 {

@@ -172,7 +172,7 @@ static void test_longest_base(void **state)
         assert_int_equal(err, 0);
         if (len % 2)
             run_dir_may_be_outlived(&dir);
-        err = run_dir_fill(&dir, why, sizeof why);
+        err = run_dir_fill(&dir, false, why, sizeof why);
         int control = err ? -1 : run_dir_listen(&dir, why, sizeof why);
         int there = access(dir.agent, X_OK) | access(dir.socket, W_OK);
         assert_true(control >= 0);
@@ -191,7 +191,7 @@ static void test_fill(void **state)
     setenv("TMPDIR", temp_dir(), 1);
     assert_int_equal(run_dir_make(&dir, why, sizeof why), 0);
     unsetenv("TMPDIR");
-    assert_int_equal(run_dir_fill(&dir, why, sizeof why), 0);
+    assert_int_equal(run_dir_fill(&dir, false, why, sizeof why), 0);
     /* The agent as it is in the binary: a shared object that can be mapped. */
     struct stat info;
     assert_int_equal(stat(dir.agent, &info), 0);
@@ -243,7 +243,7 @@ static void test_fill_fails(void **state)
     assert_non_null(strstr(why, dir.path));
     assert_null(strchr(why, '\n'));
     why[0] = 0;
-    assert_true(run_dir_fill(&dir, why, sizeof why) < 0);
+    assert_true(run_dir_fill(&dir, false, why, sizeof why) < 0);
     assert_non_null(strstr(why, dir.path));
     assert_null(strchr(why, '\n'));
     assert_int_equal(dir.listen_fd, -1);

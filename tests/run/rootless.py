@@ -103,49 +103,79 @@ class Rootless(Case):
         self.assertIn("no EVENT_FORK", self.read("log"))
 
     def test_children_that_no_handler_sees(self):
-        """The same for those, which then have children of their own."""
+        """The same for those; their children by fork() are managed, and fork again."""
         code = """if True:
-            import ctypes, mmap, os
-            libc = ctypes.CDLL(None)
-            block = bytearray(130 << 20)
-            for at in range(0, len(block), 4096): block[at:at + 4] = at.to_bytes(4, 'little')
-            del block[40 << 20:]
-            def check(also=0):
+            import ctypes, mmap, os, socket
+            libc = ctypes.CDLL(None, use_errno=True)
+            def fill(seed, mib=96, kept=30):
+                block = bytearray(mib << 20)
+                for at in range(0, len(block), 4096): block[at:at + 4] = (at + seed).to_bytes(4, 'little')
+                del block[kept << 20:]
+                return block
+            def check(block, seed):
                 for at in range(0, len(block), 4096):
-                    assert int.from_bytes(block[at:at + 4], 'little') == at + also
+                    assert int.from_bytes(block[at:at + 4], 'little') == at + seed
+            def ends_well(pid):
+                return os.waitpid(pid, 0)[1] == 0
             def child(_):
-                check()
-                for at in range(0, len(block), 4096):
-                    block[at:at + 4] = (at + 1).to_bytes(4, 'little')
+                check(block, 1)
                 pid = os.fork()
-                check(1)
-                if pid > 0:
-                    assert os.waitpid(pid, 0)[1] == 0
+                if pid == 0:
+                    more = fill(2, kept=10)
+                    pid = os.fork()
+                    check(block, 1)
+                    check(more, 2)
+                    os._exit(0 if pid == 0 or ends_well(pid) else 1)
+                check(block, 1)
+                os._exit(0 if ends_well(pid) else 1)
+            def sockets(_):
+                pair = socket.socketpair()
                 os._exit(0)
             kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
-            in_child = kind(child)
+            in_child, in_another = kind(child), kind(sockets)
             stack = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE)
             top = ctypes.addressof(ctypes.c_char.from_buffer(stack)) + (1 << 20)
             libc.clone.argtypes = [kind, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
             CLONE3 = (ctypes.c_uint64 * 8)(0, 0, 0, 0, 17)
-            FORK, CLONE, SIGCHLD, CLONE_FILES = 57, 56, 17, 0x400
+            FORK, CLONE, GETPID, SIGCHLD, CLONE_FILES, CLONE_VFORK = 57, 56, 39, 17, 0x400, 0x4000
+            block = fill(1)
             for make in (lambda: libc.syscall(FORK), lambda: libc.syscall(CLONE, SIGCHLD, 0, 0, 0, 0),
                          lambda: libc.syscall(CLONE, SIGCHLD | CLONE_FILES, 0, 0, 0, 0),
                          lambda: libc.syscall(435, CLONE3, 64), libc._Fork,
-                         lambda: libc.clone(in_child, top, SIGCHLD, None)):
+                         lambda: libc.clone(in_child, top, SIGCHLD, None),
+                         lambda: libc.clone(in_child, top, SIGCHLD | CLONE_VFORK, None)):
                 pid = make()
                 assert pid >= 0
                 if pid == 0:
                     child(None)
-                check()
-                assert os.waitpid(pid, 0)[1] == 0
-            assert libc.syscall(39) == os.getpid() and libc.syscall(-1) == -1
-            check()
+                check(block, 1)
+                assert ends_well(pid)
+            # It leaves its parent descriptors, of the numbers that were free.
+            for _ in range(20):
+                pid = libc.clone(in_another, top, SIGCHLD | CLONE_FILES | CLONE_VFORK, None)
+                assert ends_well(pid)
+            held = [socket.socket(fileno=int(fd)) for fd in os.listdir('/proc/self/fd')
+                    if os.path.exists('/proc/self/fd/' + fd) and os.readlink('/proc/self/fd/' + fd).startswith('socket:')]
+            assert len(held) == 40, len(held)
+            for one in held:
+                one.setblocking(False)
+                try:
+                    assert not one.recv(1), 'somebody has written'
+                except BlockingIOError:
+                    pass
+            # All other calls are what they were.
+            assert libc.syscall(GETPID) == os.getpid()
+            for number, first in ((-1, 0), (435, 8)):
+                assert libc.syscall(number, ctypes.c_void_p(first), 64) == -1
+            assert ctypes.get_errno() == 14, ctypes.get_errno()
+            check(block, 1)
             print('ok')
             """
         done = self.run_as_nobody("666", "/usr/bin/python3", "-c", code, options=["--log-level=info"])
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "ok\n", ""))
-        self.assertGreater(self.figures()["pages_put"], 1000)
+        figures = self.figures()
+        self.assertGreater(figures["pages_put"], 1000)
+        self.assertGreater(figures["images"], 1)
 
     def test_fork_that_cannot_be(self):
         done = self.run_forks(120)
