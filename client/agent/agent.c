@@ -973,7 +973,6 @@ extern int pthread_mutexattr_getrobust(const void *attr, int *robust)
     __attribute__((weak, visibility("default")));
 extern int pthread_mutexattr_getpshared(const void *attr, int *shared)
     __attribute__((weak, visibility("default")));
-
 extern void *dlsym(void *object, const char *name) __attribute__((weak, visibility("default")));
 
 static void *next_called(const char *name)

@@ -110,10 +110,10 @@ static int begin_unseen(void *begin)
     return its.run(its.arg);
 }
 
-/* A library may have a function of this name which is another. */
+/* A library may have a function of this name which is another (of musl's that is not known). */
 __attribute__((used)) static int must_ask_to_clone(uint32_t flags)
 {
-    return next_clone == __clone && !(flags & CLONE_VM);
+    return (!__clone || next_clone == __clone) && !(flags & CLONE_VM);
 }
 
 __attribute__((used)) static int watched_clone(int (*run)(void *), void *stack, int flags,
