@@ -17,6 +17,7 @@
 
 enum {
     PAGER_NICE = -20,
+    TIMER_SLACK_NS = 1000,
     RETRY_US = 50, /* the program's mappings are changing: about one wake-up */
     PUBLISH_US = 50000,
     IDLE_US = 100000,
@@ -349,19 +350,24 @@ static bool must_look_on_time(const struct pager *pager)
 static void look_on_time(struct pager *pager)
 {
     bool wanted = must_look_on_time(pager);
-    if (wanted == pager->is_real_time)
+    if (wanted == pager->is_real_time || pager->never_real_time)
         return;
     struct sched_param param = {.sched_priority = wanted ? sched_get_priority_min(SCHED_RR) : 0};
-    if (sched_setscheduler(0, wanted ? SCHED_RR | SCHED_RESET_ON_FORK : SCHED_OTHER, &param))
+    /* Who is not root could not take that flag away again. */
+    int policy = (wanted ? SCHED_RR : SCHED_OTHER) | SCHED_RESET_ON_FORK;
+    pager->never_real_time = sched_setscheduler(0, policy, &param) != 0;
+    if (pager->never_real_time)
         log_debug("Pager", "no other scheduling: %s", strerror(errno));
-    pager->is_real_time = wanted;
+    else
+        pager->is_real_time = wanted;
+    prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* the kernel sets its own with each policy */
 }
 
 static void *run(void *arg)
 {
     struct pager *pager = arg;
     prctl(PR_SET_NAME, "edm-pager");
-    prctl(PR_SET_TIMERSLACK, 1000); /* nanoseconds */
+    prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS);
     /* It works in short bursts that others wait for. Allowed to root only; no harm if refused. */
     if (setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), PAGER_NICE))
         log_debug("Pager", "no higher priority: %s", strerror(errno));

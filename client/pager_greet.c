@@ -131,7 +131,7 @@ static void tell_of_limits(const struct space *space)
         log_warn("Pager",
                  "no EVENT_FORK (it takes CAP_SYS_PTRACE): before a fork() all pages have to "
                  "come in, and fit into --local, or the program is ended; a child that is "
-                 "made without the C library would miss pages");
+                 "made by other ways (docs/memory.md) would miss pages");
 }
 
 /* From now on the process is in our hands. */

@@ -250,6 +250,7 @@ struct pager {
     uint32_t look_turn;
     bool look_left;    /* not all have had theirs */
     bool is_real_time; /* its thread: until something leaves */
+    bool never_real_time;
     /* The one that is being served or looked at; NULL: none. Meanwhile the others have so much. */
     struct space *current;
     uint64_t others_resident;

@@ -4,7 +4,8 @@
  * Part of the agent only in runs in which the kernel does not tell the pager of forks (no
  * EVENT_FORK). _Fork(), clone() and syscall() stand in place of the C library's, or of whose comes
  * next, and ask before they make a child with memory of its own. That child has all of it and no
- * agent, and nothing of it leaves. What is left is the instruction itself.
+ * agent, and nothing of it leaves. Left are ways past them: the instruction itself, __clone(), and
+ * what was looked up in the C library by its name.
  *
  * The rules of agent.c hold here, too; but all of this runs in the program's own threads.
  */
@@ -25,11 +26,13 @@ typedef int clone_call(int (*run)(void *), void *stack, int flags, void *arg, vo
                        void *tls, void *child_tid);
 
 AGENT_OWN syscall_call plain_call;
-extern clone_call __clone __attribute__((weak, visibility("default"))); /* glibc's clone() */
+/* glibc's clone(), and a sanitizer's that calls it. */
+extern clone_call __clone __attribute__((weak, visibility("default")));
+extern clone_call __interceptor_clone __attribute__((weak, visibility("default")));
 
-/* Whose would be called without us. */
-__attribute__((used)) static syscall_call *next_syscall = plain_call;
-__attribute__((used)) static clone_call *next_clone = __clone;
+/* Whose would be called without us. NULL: it is too early to know; others may be set up before. */
+__attribute__((used)) static syscall_call *next_syscall;
+__attribute__((used)) static clone_call *next_clone;
 static int (*next_fork)(void);
 
 static void *next_called(const char *name)
@@ -40,15 +43,16 @@ static void *next_called(const char *name)
 /* Before the program's own code: later dlsym() might wait for a lock that a child has a copy of. */
 __attribute__((constructor)) static void find_next(void)
 {
-    if (!dlsym)
-        return;
-    void *found = next_called("syscall");
-    if (found)
-        *(void **)&next_syscall = found;
-    found = next_called("clone");
-    if (found)
-        *(void **)&next_clone = found;
-    *(void **)&next_fork = next_called("_Fork");
+    void *found_call = dlsym ? next_called("syscall") : NULL;
+    void *found_clone = dlsym ? next_called("clone") : NULL;
+    void *found_fork = dlsym ? next_called("_Fork") : NULL;
+    next_syscall = plain_call;
+    if (found_call)
+        *(void **)&next_syscall = found_call;
+    next_clone = __clone;
+    if (found_clone)
+        *(void **)&next_clone = found_clone;
+    *(void **)&next_fork = found_fork;
 }
 
 __attribute__((used)) static long failed_call(long err)
@@ -56,6 +60,11 @@ __attribute__((used)) static long failed_call(long err)
     if (__errno_location)
         *__errno_location() = (int)-err;
     return -1;
+}
+
+__attribute__((used)) static long no_clone(void)
+{
+    return failed_call(-ENOSYS);
 }
 
 static int own_tid(void)
@@ -113,7 +122,9 @@ static int begin_unseen(void *begin)
 /* A library may have a function of this name which is another (of musl's that is not known). */
 __attribute__((used)) static int must_ask_to_clone(uint32_t flags)
 {
-    return (!__clone || next_clone == __clone) && !(flags & CLONE_VM);
+    int is_it = !__clone || next_clone == __clone ||
+                (__interceptor_clone && next_clone == __interceptor_clone);
+    return is_it && !(flags & CLONE_VM);
 }
 
 __attribute__((used)) static int watched_clone(int (*run)(void *), void *stack, int flags,
@@ -143,9 +154,14 @@ static uint64_t flags_of(long number, long first, long second)
         flags = 0;
     else if (number == __NR_clone)
         flags = (uint64_t)first;
-    else if (number == __NR_clone3 && second >= (long)sizeof flags)
-        /* What is not there the kernel will say: flags stay as they are. */
-        sys6(__NR_process_vm_readv, sys3(__NR_getpid, 0, 0, 0), (long)&here, 1, (long)&there, 1, 0);
+    else if (number == __NR_clone3 && second >= (long)sizeof flags) {
+        long got = sys6(__NR_process_vm_readv, sys3(__NR_getpid, 0, 0, 0), (long)&here, 1,
+                        (long)&there, 1, 0);
+        /* What is not there the kernel will say: flags stay as they are. Where the call is refused
+         * it is taken to be there. */
+        if (got != (long)sizeof flags && got != -EFAULT)
+            flags = *(const volatile uint64_t *)first;
+    }
     return flags;
 }
 
@@ -170,7 +186,7 @@ __attribute__((used)) static long watched_call(long number, long a, long b, long
 
 /* They go on to whose comes next with everything as it was, or to the one that asks. plain_call is
  * what the C library's syscall() is: it reads seven arguments, whatever the call is. */
-#define ENTRY(name, must_ask, watched, next)                            \
+#define ENTRY(name, must_ask, watched, next, too_early)                 \
     ".globl " name "\n"                                                 \
     ".type " name ", @function\n" name ":\n"                            \
     ".cfi_startproc\n"                                                  \
@@ -194,32 +210,36 @@ __attribute__((used)) static long watched_call(long number, long a, long b, long
     "    .cfi_adjust_cfa_offset -56\n"                                  \
     "    testl %r11d, %r11d\n"                                          \
     "    jnz " watched "\n"                                             \
-    "1:  jmpq *" next "(%rip)\n"                                        \
+    "1:  movq " next "(%rip), %r11\n"                                   \
+    "    testq %r11, %r11\n"                                            \
+    "    jz " too_early "\n"                                            \
+    "    jmpq *%r11\n"                                                  \
     ".cfi_endproc\n"                                                    \
     ".size " name ", . - " name "\n"
 
-__asm__(".text\n" ENTRY("syscall", "    call must_ask_to_call\n", "watched_call", "next_syscall")
+__asm__(".text\n" ENTRY("syscall", "    call must_ask_to_call\n", "watched_call", "next_syscall",
+                        "plain_call")
             ENTRY("clone",
                   "    movl %edx, %edi\n"
                   "    call must_ask_to_clone\n",
-                  "watched_clone", "next_clone") ".globl plain_call\n"
-                                                 ".hidden plain_call\n"
-                                                 ".type plain_call, @function\n"
-                                                 "plain_call:\n"
-                                                 ".cfi_startproc\n"
-                                                 "    movq %rdi, %rax\n"
-                                                 "    movq %rsi, %rdi\n"
-                                                 "    movq %rdx, %rsi\n"
-                                                 "    movq %rcx, %rdx\n"
-                                                 "    movq %r8, %r10\n"
-                                                 "    movq %r9, %r8\n"
-                                                 "    movq 8(%rsp), %r9\n"
-                                                 "    syscall\n"
-                                                 "    cmpq $-4095, %rax\n"
-                                                 "    jae 1f\n"
-                                                 "    ret\n"
-                                                 "1:  movq %rax, %rdi\n"
-                                                 "    jmp failed_call\n"
-                                                 ".cfi_endproc\n"
-                                                 ".size plain_call, . - plain_call\n"
-                                                 ".previous\n");
+                  "watched_clone", "next_clone", "no_clone") ".globl plain_call\n"
+                                                             ".hidden plain_call\n"
+                                                             ".type plain_call, @function\n"
+                                                             "plain_call:\n"
+                                                             ".cfi_startproc\n"
+                                                             "    movq %rdi, %rax\n"
+                                                             "    movq %rsi, %rdi\n"
+                                                             "    movq %rdx, %rsi\n"
+                                                             "    movq %rcx, %rdx\n"
+                                                             "    movq %r8, %r10\n"
+                                                             "    movq %r9, %r8\n"
+                                                             "    movq 8(%rsp), %r9\n"
+                                                             "    syscall\n"
+                                                             "    cmpq $-4095, %rax\n"
+                                                             "    jae 1f\n"
+                                                             "    ret\n"
+                                                             "1:  movq %rax, %rdi\n"
+                                                             "    jmp failed_call\n"
+                                                             ".cfi_endproc\n"
+                                                             ".size plain_call, . - plain_call\n"
+                                                             ".previous\n");
