@@ -349,8 +349,10 @@ static bool must_look_on_time(const struct pager *pager)
  * looks, and greets; it is a thread like others again as soon as pages leave. */
 static void look_on_time(struct pager *pager)
 {
+    if (pager->never_real_time)
+        return;
     bool wanted = must_look_on_time(pager);
-    if (wanted == pager->is_real_time || pager->never_real_time)
+    if (wanted == pager->is_real_time)
         return;
     struct sched_param param = {.sched_priority = wanted ? sched_get_priority_min(SCHED_RR) : 0};
     /* Who is not root could not take that flag away again. */

@@ -21,6 +21,7 @@
 #include "calls.h"
 #include "forks.h"
 #include "hash.h"
+#include "libc.h"
 #include "../kernel_abi.h"
 
 #include <asm/unistd.h>
@@ -618,8 +619,7 @@ static void find_tid_address(void)
 
 static struct agent_hello make_hello(uint32_t kind)
 {
-    return (struct agent_hello){AGENT_MAGIC, sizeof(struct agent_command), kind,
-                                (int32_t)sys3(__NR_gettid, 0, 0, 0)};
+    return (struct agent_hello){AGENT_MAGIC, sizeof(struct agent_command), kind, own_tid()};
 }
 
 /* Threads that are forking, where the kernel does not tell the pager of it, and their connections.
@@ -719,7 +719,7 @@ void say_it_has_forked(int tid, int keeps_connection)
 static void after_fork(void)
 {
     if (watch_forks)
-        say_it_has_forked((int)sys3(__NR_gettid, 0, 0, 0), 0);
+        say_it_has_forked(own_tid(), 0);
     else
         end_apart(&forking);
 }
@@ -911,14 +911,6 @@ __attribute__((constructor)) static void agent_start(int argc, char **argv, char
 
 enum { ADVICE_GUARD_INSTALL = 102, MAX_ERRNO = 4095 };
 
-extern int *__errno_location(void) __attribute__((weak, visibility("default")));
-
-static void set_errno(long err)
-{
-    if (__errno_location)
-        *__errno_location() = (int)-err;
-}
-
 __attribute__((visibility("default"))) int madvise(void *at, unsigned long len_bytes, int advice);
 
 /* In place of libc's, for one advice. MADV_GUARD_INSTALL empties pages without an event: what is
@@ -973,12 +965,6 @@ extern int pthread_mutexattr_getrobust(const void *attr, int *robust)
     __attribute__((weak, visibility("default")));
 extern int pthread_mutexattr_getpshared(const void *attr, int *shared)
     __attribute__((weak, visibility("default")));
-extern void *dlsym(void *object, const char *name) __attribute__((weak, visibility("default")));
-
-static void *next_called(const char *name)
-{
-    return dlsym ? dlsym((void *)-1L /* RTLD_NEXT */, name) : NULL;
-}
 
 static int libc_init(void *mutex, const void *attr)
 {

@@ -11,15 +11,13 @@
  */
 #include "calls.h"
 #include "forks.h"
+#include "libc.h"
 
 #include <asm/unistd.h>
 #include <linux/errno.h>
 #include <linux/sched.h>
 #include <stddef.h>
 #include <stdint.h>
-
-extern int *__errno_location(void) __attribute__((weak, visibility("default")));
-extern void *dlsym(void *object, const char *name) __attribute__((weak, visibility("default")));
 
 typedef long syscall_call(long number, long a, long b, long c, long d, long e, long f);
 typedef int clone_call(int (*run)(void *), void *stack, int flags, void *arg, void *parent_tid,
@@ -35,41 +33,29 @@ __attribute__((used)) static syscall_call *next_syscall;
 __attribute__((used)) static clone_call *next_clone;
 static int (*next_fork)(void);
 
-static void *next_called(const char *name)
-{
-    return dlsym((void *)-1L /* RTLD_NEXT */, name);
-}
-
 /* Before the program's own code: later dlsym() might wait for a lock that a child has a copy of. */
 __attribute__((constructor)) static void find_next(void)
 {
-    void *found_call = dlsym ? next_called("syscall") : NULL;
-    void *found_clone = dlsym ? next_called("clone") : NULL;
-    void *found_fork = dlsym ? next_called("_Fork") : NULL;
+    void *found_call = next_called("syscall");
+    void *found_clone = next_called("clone");
     next_syscall = plain_call;
     if (found_call)
         *(void **)&next_syscall = found_call;
     next_clone = __clone;
     if (found_clone)
         *(void **)&next_clone = found_clone;
-    *(void **)&next_fork = found_fork;
+    *(void **)&next_fork = next_called("_Fork");
 }
 
 __attribute__((used)) static long failed_call(long err)
 {
-    if (__errno_location)
-        *__errno_location() = (int)-err;
+    set_errno(err);
     return -1;
 }
 
 __attribute__((used)) static long no_clone(void)
 {
     return failed_call(-ENOSYS);
-}
-
-static int own_tid(void)
-{
-    return (int)sys3(__NR_gettid, 0, 0, 0);
 }
 
 /* A child has all its memory, and no pager to ask. Where its parent waits for it (CLONE_VFORK) it

@@ -4,6 +4,8 @@
 #ifndef EDM_CLIENT_AGENT_CALLS_H
 #define EDM_CLIENT_AGENT_CALLS_H
 
+#include <asm/unistd.h>
+
 #ifndef __x86_64__
 #error "the agent's system call stubs are written for x86_64 only"
 #endif
@@ -24,6 +26,11 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 static inline long sys3(long n, long a, long b, long c)
 {
     return sys6(n, a, b, c, 0, 0, 0);
+}
+
+static inline int own_tid(void)
+{
+    return (int)sys3(__NR_gettid, 0, 0, 0);
 }
 
 #endif
